@@ -1,0 +1,161 @@
+/**
+ * The catalogue of every error that Tidemark reports: to callers (RFC 9457 problem+json), to operators, and in dead letters.
+ * Nobody matches on message text: `code` is the contract.
+ */
+export interface ErrorKind {
+  /** HTTP status when it answers a whole request */
+  status: number;
+  /** the same request may succeed later */
+  retryable: boolean;
+  title: string;
+  hint: string;
+}
+
+const kind = (status: number, retryable: boolean, title: string, hint: string): ErrorKind => ({
+  status,
+  retryable,
+  title,
+  hint,
+});
+
+export const ERRORS = {
+  // The request as a whole
+  unauthorized: kind(
+    401,
+    false,
+    'Not authenticated',
+    'Send "Authorization: Bearer <key>" with a key that is not revoked.',
+  ),
+  forbidden: kind(403, false, 'Not allowed', 'The key lacks the scope that this route needs.'),
+  not_found: kind(404, false, 'Not found', 'Check the path and the reference in it.'),
+  method_not_allowed: kind(405, false, 'Method not allowed', 'See /docs for the methods of this path.'),
+  conflict: kind(409, false, 'Conflict', 'Something of that name exists already.'),
+  unsupported_media_type: kind(415, false, 'Unsupported media type', 'See /docs for the content types of this route.'),
+  unsupported_encoding: kind(415, false, 'Unsupported content encoding', 'Send the body plain or with gzip.'),
+  body_too_large: kind(413, false, 'Body too large', 'At most 5 MB as sent, 50 MB unpacked and 10,000 events.'),
+  invalid_json: kind(400, false, 'Not JSON', 'Send JSON as RFC 8259 defines it, in UTF-8.'),
+  invalid_body: kind(400, false, 'Invalid body', 'Compare the body with the schema in /docs.'),
+  invalid_parameter: kind(400, false, 'Invalid parameter', 'Compare the parameter with the schema in /docs.'),
+  invalid_cursor: kind(400, false, 'Invalid cursor', 'Use the cursor of the previous page unchanged.'),
+  invalid_range: kind(400, false, 'Invalid time range', '`from` must be before `to`, both at whole minutes.'),
+  all_rejected: kind(400, false, 'Every event was rejected', 'See the list of rejected events.'),
+  log_unavailable: kind(503, true, 'Event log unavailable', 'Nothing was accepted: send the same request again.'),
+  overloaded: kind(503, true, 'Processing lags behind', 'Nothing was accepted: send the same request again.'),
+  database_unavailable: kind(503, true, 'Database unavailable', 'Send the same request again.'),
+  shutting_down: kind(503, true, 'Shutting down', 'Send the same request again.'),
+  internal: kind(500, true, 'Internal error', 'The log has the details under the request id.'),
+
+  // One event of a batch
+  invalid_event: kind(400, false, 'Not an event', 'An event is a JSON object.'),
+  missing_field: kind(400, false, 'Required field missing', 'Add the field.'),
+  invalid_field: kind(400, false, 'Invalid field', 'The field has the wrong type or form.'),
+  field_too_long: kind(400, false, 'Field too long', 'Shorten the field to its limit.'),
+  forbidden_key: kind(400, false, 'Forbidden key', '`__proto__`, `constructor` and `prototype` are no names.'),
+  invalid_character: kind(
+    400,
+    false,
+    'Invalid character',
+    'NUL, lone surrogates, invalid UTF-8 and control characters in identifiers are refused.',
+  ),
+  too_deep: kind(400, false, 'Nested too deeply', 'At most 16 levels.'),
+  event_too_large: kind(400, false, 'Event too large', 'At most 64 KB an event.'),
+  number_out_of_range: kind(400, false, 'Number out of range', 'Below 1e20, with at most 18 decimals.'),
+  invalid_timestamp: kind(400, false, 'Invalid timestamp', 'ISO 8601 with a zone, as 2026-01-26T21:30:45.123Z.'),
+  too_old: kind(
+    400,
+    false,
+    'Event too old',
+    'Older than the idempotency window; an import sends "Tidemark-Backfill: true" with an admin key.',
+  ),
+  too_new: kind(400, false, 'Event in the future', 'More than 5 minutes ahead: check the clock of the sender.'),
+  unknown_tenant: kind(400, false, 'Unknown tenant', 'Create the tenant first, or set UNKNOWN_TENANTS=create.'),
+  wrong_tenant: kind(400, false, "Another tenant's event", "A tenant's key sends its own events only."),
+  rate_limited: kind(429, true, 'Rate limit', 'Send these events again after Retry-After seconds.'),
+  batch_rejected: kind(400, true, 'Rejected with its batch', 'handling=strict: another event of the batch is wrong.'),
+
+  // A record on the log (dead letters)
+  unknown_schema: kind(400, false, 'Unknown schema', 'The Avro fingerprint is none of the published versions.'),
+  undecodable: kind(400, false, 'Undecodable record', 'The bytes are no Avro single-object encoded event.'),
+  inapplicable: kind(400, false, 'Refused by the database', 'See the detail for the SQLSTATE.'),
+
+  // Reading
+  unknown_meter: kind(404, false, 'Unknown meter', 'GET /api/v1/meters lists them.'),
+  unknown_group: kind(400, false, 'Unknown group-by property', "Use a property of the meter's groupBy."),
+
+  // Operators
+  invalid_setting: kind(500, false, 'Invalid setting', 'See the settings table in the manual.'),
+  migration_changed: kind(
+    500,
+    false,
+    'An applied migration was changed',
+    'Restore the file and put the change into a new one.',
+  ),
+  migration_missing: kind(
+    500,
+    false,
+    'An applied migration is missing',
+    'This build is older than the database: use the newer one.',
+  ),
+  data_in_use: kind(500, false, 'Data folder in use', 'Another Tidemark runs on this data folder.'),
+} as const satisfies Record<string, ErrorKind>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+/** One rejected event of a batch. */
+export interface Rejection {
+  /** position in the batch, from 0 */
+  index: number;
+  code: ErrorCode;
+  field?: string;
+  detail: string;
+}
+
+/** RFC 9457 problem details. */
+export interface Problem {
+  type: string;
+  title: string;
+  status: number;
+  detail: string;
+  code: ErrorCode;
+  request_id: string;
+  [extension: string]: unknown;
+}
+
+/** An error of the catalogue, on its way to whoever caused it. */
+export class TidemarkError extends Error {
+  override name = 'TidemarkError';
+  readonly code: ErrorCode;
+  /** members that the problem body gets beside the standard ones */
+  readonly extensions: Record<string, unknown>;
+  /** HTTP header fields of the answer, such as Retry-After */
+  readonly headers: Record<string, string>;
+
+  constructor(
+    code: ErrorCode,
+    detail: string,
+    more: { extensions?: Record<string, unknown>; headers?: Record<string, string>; cause?: unknown } = {},
+  ) {
+    super(detail, more.cause === undefined ? undefined : { cause: more.cause });
+    this.code = code;
+    this.extensions = more.extensions ?? {};
+    this.headers = more.headers ?? {};
+  }
+
+  get status(): number {
+    return ERRORS[this.code].status;
+  }
+}
+
+/** The problem+json body of an error of the catalogue. */
+export function toProblem(error: TidemarkError, requestId: string): Problem {
+  const { status, title } = ERRORS[error.code];
+  return {
+    type: `urn:tidemark:error:${error.code}`,
+    title,
+    status,
+    detail: error.message,
+    code: error.code,
+    request_id: requestId,
+    ...error.extensions,
+  };
+}
