@@ -2,8 +2,9 @@
 -- `bins`/`bin_counts`: for PERCENTILE the DDSketch (ascending bins, see sketch_value); for PEAK the net change at each
 -- millisecond since the bucket's start. Distinct values stand in members_*: chunks that may repeat a value, so read DISTINCT.
 CREATE TABLE rollup_groups (
-  -- first 128 bits of SHA-256 over meter and values: known without asking the database
+  -- first 128 bits of SHA-256 over tenant, meter and values: known without asking the database
   group_key uuid PRIMARY KEY,
+  tenant_id uuid NOT NULL,
   meter_id int NOT NULL,
   -- in the order of the meter's groupBy; NULL where the event had no such attribute
   values text[] NOT NULL
@@ -27,7 +28,13 @@ CREATE TABLE rollups_minute (
   PRIMARY KEY (meter_id, tenant_id, bucket, group_key, shard)
 ) PARTITION BY RANGE (bucket);
 
-CREATE TABLE rollups_hour (LIKE rollups_minute INCLUDING ALL) PARTITION BY RANGE (bucket);
+-- Folding an hour reads one shard's rows of that hour.
+CREATE INDEX rollups_minute_bucket ON rollups_minute USING brin (bucket) WITH (pages_per_range = 32, autosummarize = on);
+
+CREATE TABLE rollups_hour (
+  LIKE rollups_minute INCLUDING DEFAULTS,
+  PRIMARY KEY (meter_id, tenant_id, bucket, group_key, shard)
+) PARTITION BY RANGE (bucket);
 
 CREATE TABLE members_minute (
   bucket timestamptz NOT NULL,
@@ -41,4 +48,9 @@ CREATE TABLE members_minute (
   PRIMARY KEY (meter_id, tenant_id, bucket, group_key, shard, batch)
 ) PARTITION BY RANGE (bucket);
 
-CREATE TABLE members_hour (LIKE members_minute INCLUDING ALL) PARTITION BY RANGE (bucket);
+CREATE INDEX members_minute_bucket ON members_minute USING brin (bucket) WITH (pages_per_range = 32, autosummarize = on);
+
+CREATE TABLE members_hour (
+  LIKE members_minute INCLUDING DEFAULTS,
+  PRIMARY KEY (meter_id, tenant_id, bucket, group_key, shard, batch)
+) PARTITION BY RANGE (bucket);

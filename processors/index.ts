@@ -1,0 +1,30 @@
+import { openFilterBudget } from './dedupe/index.ts';
+import { PartitionOwner } from './partition-owner.ts';
+import type { ProcessorDeps, ProcessorMetrics } from './ports.ts';
+
+export type { ProcessorDeps, ProcessorMetrics, ProcessorSettings, Step } from './ports.ts';
+export { STEPS } from './ports.ts';
+
+export interface RunningProcessors {
+  /** Leaves the group: batches in hand are committed, nothing after that. */
+  stop(): Promise<void>;
+  metrics(): ProcessorMetrics;
+}
+
+/** Joins the log's consumer group and processes every partition that it is given, until stopped. */
+export async function runProcessors(deps: ProcessorDeps): Promise<RunningProcessors> {
+  const budget = openFilterBudget(deps.settings.dedupeMemoryBytes);
+  const metrics: ProcessorMetrics = {
+    batches: 0,
+    received: 0,
+    accepted: 0,
+    duplicate: 0,
+    deadLettered: 0,
+    rollupRows: 0,
+    commitSeconds: 0,
+    prepareSeconds: 0,
+    failures: 0,
+  };
+  const consumer = await deps.log.consume((partition) => new PartitionOwner(deps, partition, budget, metrics).run());
+  return { stop: () => consumer.close(), metrics: () => ({ ...metrics }) };
+}

@@ -1,0 +1,69 @@
+import type { ClientBase, Pool } from 'pg';
+import { Fenced } from './ports.ts';
+
+/** Bumps the epoch: from here on former owners can't commit. */
+const ACQUIRE = `
+  INSERT INTO log_offsets (topic, partition, epoch) VALUES ($1, $2, 1)
+  ON CONFLICT (topic, partition) DO UPDATE SET epoch = log_offsets.epoch + 1
+  RETURNING shard, next::float8 AS next, epoch::text AS epoch,
+    CASE WHEN isfinite(watermark) THEN (extract(epoch FROM watermark) * 1000)::float8 ELSE '-infinity'::float8 END AS watermark,
+    CASE WHEN isfinite(folded_until) THEN (extract(epoch FROM folded_until) * 1000)::float8 ELSE '-infinity'::float8 END AS folded_until`;
+
+const ADVANCE = `
+  UPDATE log_offsets SET next = $4, watermark = greatest(watermark, $5::timestamptz), committed_at = clock_timestamp()
+  WHERE topic = $1 AND partition = $2 AND next = $3 AND epoch = $6`;
+
+const FOLD = `
+  UPDATE log_offsets SET folded_until = $3
+  WHERE topic = $1 AND partition = $2 AND epoch = $4`;
+
+/** What a new owner finds. Times are Unix ms, -Infinity where there is none yet. */
+export interface Ownership {
+  topic: string;
+  partition: number;
+  shard: number;
+  next: number;
+  epoch: string;
+  watermark: number;
+  foldedUntil: number;
+}
+
+export async function acquire(pool: Pool, topic: string, partition: number): Promise<Ownership> {
+  const { rows } = await pool.query<{ shard: number; next: number; epoch: string; watermark: number; folded_until: number }>(ACQUIRE, [
+    topic,
+    partition,
+  ]);
+  const row = rows[0];
+  if (row === undefined) throw new Error('log_offsets returned no row');
+  const { shard, next, epoch, watermark, folded_until: foldedUntil } = row;
+  return { topic, partition, shard, next, epoch, watermark, foldedUntil };
+}
+
+/**
+ * Moves the commit point from `from` to `to`; first statement of every batch.
+ * @param watermark latest event time of the batch (Unix ms), -Infinity for none
+ * @throws {Fenced} another owner has taken over
+ */
+export async function advance(client: ClientBase, own: Ownership, from: number, to: number, watermark: number): Promise<void> {
+  const { rowCount } = await client.query({
+    name: 'advance',
+    text: ADVANCE,
+    values: [own.topic, own.partition, from, to, Number.isFinite(watermark) ? new Date(watermark) : '-infinity', own.epoch],
+  });
+  if (rowCount !== 1) throw new Fenced(`partition ${own.partition} of ${own.topic} has another owner than epoch ${own.epoch}`);
+}
+
+/** Marks hours before `until` as folded; the same fence. @throws {Fenced} */
+export async function advanceFold(client: ClientBase, own: Ownership, until: number): Promise<void> {
+  const { rowCount } = await client.query(FOLD, [own.topic, own.partition, new Date(until), own.epoch]);
+  if (rowCount !== 1) throw new Fenced(`partition ${own.partition} of ${own.topic} has another owner than epoch ${own.epoch}`);
+}
+
+/** Makes sure that this owner still is the owner, for maintenance transactions; locks the row. @throws {Fenced} */
+export async function confirm(client: ClientBase, own: Ownership): Promise<void> {
+  const { rowCount } = await client.query(
+    'SELECT 1 FROM log_offsets WHERE topic = $1 AND partition = $2 AND epoch = $3 FOR UPDATE',
+    [own.topic, own.partition, own.epoch],
+  );
+  if (rowCount !== 1) throw new Fenced(`partition ${own.partition} of ${own.topic} has another owner than epoch ${own.epoch}`);
+}

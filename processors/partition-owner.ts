@@ -1,0 +1,256 @@
+import type { ClientBase, PoolClient } from 'pg';
+import type { AssignedPartition, LogSlice } from '../sinks/index.ts';
+import { TIME_TABLES } from '../schemas/index.ts';
+import { type ClaimStore, openKeySet, type FilterBudget } from './dedupe/index.ts';
+import { AttributeNames, EventView } from './event-view.ts';
+import { acquire, advanceFold, confirm, type Ownership } from './ownership.ts';
+import { type BatchBuffers, createPipeline, newBatchBuffers, type PreparedBatch } from './pipeline.ts';
+import { Fenced, type ProcessorDeps, type ProcessorMetrics } from './ports.ts';
+import { RawEventWriter } from './raw-events.ts';
+import { attributeNamesOf } from './rollups/compile.ts';
+import { foldHours, HOURS_TO_FOLD } from './rollups/fold-hours.ts';
+import { HOUR, Rollups } from './rollups/rollups.ts';
+import { CREATE_STAGING } from './rollups/write-rows.ts';
+import type { Fault } from './steps/identify.ts';
+import { Tenants } from './tenants.ts';
+
+/** How long after an hour's end (event time) its minutes are folded: most late events are in by then. */
+const FOLD_GRACE_MS = 10 * 60_000;
+const READ_WAIT_MS = 250;
+const BACKOFF_MS = [50, 200, 1_000, 5_000];
+/** Time that a maintenance step of the key set may hold up the stream. */
+const MAINTENANCE_BUDGET_MS = 100;
+/** A refused batch is halved until the record at fault stands alone. */
+const DATA_ERRORS = /^(22|23|54)/;
+
+interface Owned {
+  own: Ownership;
+  next: number;
+  rollups: Rollups;
+  claims: ClaimStore;
+  pipeline: ReturnType<typeof createPipeline>;
+  buffers: [BatchBuffers, BatchBuffers];
+}
+
+/** Owns one partition for as long as it is assigned: reads, prepares, commits, folds; starts over from the database after a failure. */
+export class PartitionOwner {
+  readonly #deps: ProcessorDeps;
+  readonly #partition: AssignedPartition;
+  readonly #budget: FilterBudget;
+  readonly #metrics: ProcessorMetrics;
+  readonly #names: AttributeNames;
+  readonly #view: EventView;
+  readonly #raw: RawEventWriter;
+  readonly #tenants: Tenants;
+  readonly #forced = new Map<number, Fault>();
+  #limit: number;
+  #failures = 0;
+  /** whether the failure, if there is one, is the batch's own */
+  #inMaintenance = false;
+
+  constructor(deps: ProcessorDeps, partition: AssignedPartition, budget: FilterBudget, metrics: ProcessorMetrics) {
+    this.#deps = deps;
+    this.#partition = partition;
+    this.#budget = budget;
+    this.#metrics = metrics;
+    this.#names = new AttributeNames(attributeNamesOf(deps.meters));
+    this.#view = new EventView(this.#names);
+    this.#raw = new RawEventWriter(this.#names);
+    this.#tenants = new Tenants(deps.directory, deps.settings.unknownTenants);
+    this.#limit = deps.settings.batchEvents;
+  }
+
+  /** Runs until the partition is revoked. */
+  async run(): Promise<void> {
+    const { revoked } = this.#partition;
+    while (!revoked.aborted) {
+      let client: PoolClient | undefined;
+      let broken: Error | undefined;
+      try {
+        client = await this.#deps.pool.connect();
+        await client.query(CREATE_STAGING);
+        const owned = await this.#own();
+        try {
+          await this.#process(client, owned);
+        } finally {
+          owned.claims.close();
+        }
+      } catch (error) {
+        broken = error instanceof Error ? error : new Error(String(error));
+        if (error instanceof Fenced) {
+          this.#deps.logger.warn({ partition: this.#partition.partition }, error.message);
+          return;
+        }
+        await this.#recover(broken);
+      } finally {
+        // A connection with an open transaction or a lost server is thrown away, never lent again.
+        client?.release(broken);
+      }
+    }
+  }
+
+  async #own(): Promise<Owned> {
+    const { pool, settings, log, now } = this.#deps;
+    const own = await acquire(pool, log.topic, this.#partition.partition);
+    const claims = await openKeySet(pool, own.shard, {
+      sealKeys: settings.dedupeSealKeys,
+      windowMs: settings.windowMs,
+      budget: this.#budget,
+      now,
+    });
+    const rollups = new Rollups(this.#deps.meters, this.#names, own);
+    const pipeline = createPipeline({
+      own,
+      deps: this.#deps,
+      view: this.#view,
+      raw: this.#raw,
+      tenants: this.#tenants,
+      claims,
+      rollups,
+      forced: this.#forced,
+    });
+    this.#partition.seek(own.next);
+    this.#deps.logger.info({ partition: own.partition, shard: own.shard, epoch: own.epoch, next: own.next }, 'partition owned');
+    return { own, next: own.next, rollups, claims, pipeline, buffers: [newBatchBuffers(), newBatchBuffers()] };
+  }
+
+  async #process(client: PoolClient, owned: Owned): Promise<void> {
+    const { revoked } = this.#partition;
+    const { settings } = this.#deps;
+    let inFlight: Promise<void> | undefined;
+    let turn: 0 | 1 = 0;
+    let started = 0;
+    let full = false;
+    try {
+      while (!revoked.aborted) {
+        if (!full) await pause(started + settings.lingerMs - performance.now(), revoked);
+        const slice = await this.#partition.read({ records: this.#limit, bytes: settings.batchBytes }, READ_WAIT_MS);
+        if (slice === undefined) {
+          full = false;
+          continue;
+        }
+        started = performance.now();
+        full = slice.count >= this.#limit || slice.bytes.length >= settings.batchBytes / 2;
+        this.#deps.fault?.('read');
+        const prepared = await this.#prepare(owned, slice, owned.buffers[turn]);
+        await inFlight;
+        inFlight = undefined;
+        inFlight = this.#commit(client, owned, prepared);
+        // Awaited below; a failure that comes before is no unhandled rejection.
+        inFlight.catch(() => undefined);
+        turn = turn === 0 ? 1 : 0;
+        if (this.#isDue(owned, prepared.watermark)) {
+          await inFlight;
+          inFlight = undefined;
+          this.#inMaintenance = true;
+          await this.#maintain(client, owned, prepared.watermark);
+          this.#inMaintenance = false;
+        }
+      }
+    } finally {
+      await inFlight;
+    }
+  }
+
+  async #prepare(owned: Owned, slice: LogSlice, buffers: BatchBuffers): Promise<PreparedBatch> {
+    const began = performance.now();
+    const prepared = await owned.pipeline.prepare(owned.next, slice, buffers);
+    owned.next = prepared.to;
+    this.#metrics.prepareSeconds += (performance.now() - began) / 1000;
+    return prepared;
+  }
+
+  async #commit(client: ClientBase, owned: Owned, prepared: PreparedBatch): Promise<void> {
+    const began = performance.now();
+    await owned.pipeline.commit(client, prepared);
+    this.#partition.committed(prepared.to);
+    const metrics = this.#metrics;
+    const { total } = prepared.account;
+    metrics.commitSeconds += (performance.now() - began) / 1000;
+    metrics.batches++;
+    metrics.received += total.received;
+    metrics.accepted += total.accepted;
+    metrics.duplicate += total.duplicate;
+    metrics.deadLettered += total.deadLettered;
+    metrics.rollupRows += prepared.buffers.rollups.rows;
+    this.#failures = 0;
+    for (const offset of this.#forced.keys()) if (offset < prepared.to) this.#forced.delete(offset);
+    this.#limit = Math.min(this.#limit * 2, this.#deps.settings.batchEvents);
+  }
+
+  #isDue(owned: Owned, watermark: number): boolean {
+    return (
+      owned.claims.needsMaintenance() ||
+      owned.rollups.weight > this.#deps.settings.cacheRows / this.#deps.log.partitions ||
+      this.#foldTarget(watermark) > owned.rollups.foldedUntil
+    );
+  }
+
+  /** Hours before this may be folded now. */
+  #foldTarget(watermark: number): number {
+    return Math.floor((Math.min(watermark, this.#deps.now()) - FOLD_GRACE_MS) / HOUR) * HOUR;
+  }
+
+  /** Between two batches, nothing in flight: seal and merge keys, fold hours, forget cold rows. */
+  async #maintain(client: ClientBase, owned: Owned, watermark: number): Promise<void> {
+    const { own, rollups, claims } = owned;
+    if (claims.needsMaintenance()) await claims.maintain(client, () => confirm(client, own), MAINTENANCE_BUDGET_MS);
+    const target = this.#foldTarget(watermark);
+    if (target > rollups.foldedUntil) {
+      await this.#fold(client, own, rollups.foldedUntil, target);
+      rollups.foldedUntil = target;
+    }
+    if (rollups.weight > this.#deps.settings.cacheRows / this.#deps.log.partitions) rollups.forget();
+  }
+
+  async #fold(client: ClientBase, own: Ownership, from: number, to: number): Promise<void> {
+    const range = { from: Number.isFinite(from) ? new Date(from) : ('-infinity' as const), to: new Date(to) };
+    const { rows } = await client.query<{ hour: number }>(HOURS_TO_FOLD, [own.shard, range.from, range.to]);
+    const hours = rows.map((row) => row.hour);
+    await this.#deps.engine.ensureChunks(client, TIME_TABLES.rollups_hour, hours);
+    await this.#deps.engine.ensureChunks(client, TIME_TABLES.members_hour, hours);
+    await client.query('BEGIN');
+    await advanceFold(client, own, to);
+    if (hours.length > 0) await foldHours(client, own.shard, range, this.#deps.meters);
+    this.#deps.fault?.('folded');
+    await client.query('COMMIT');
+    this.#deps.logger.debug({ partition: own.partition, hours: hours.length, until: range.to }, 'hours folded');
+  }
+
+  /** After a failure memory is dropped (the next round starts from the database); a refused record is hunted down. */
+  async #recover(error: Error): Promise<void> {
+    this.#metrics.failures++;
+    const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
+    const { partition, revoked } = this.#partition;
+    const inMaintenance = this.#inMaintenance;
+    this.#inMaintenance = false;
+    if (DATA_ERRORS.test(code) && !inMaintenance) {
+      if (this.#limit === 1) await this.#condemn(error, code);
+      this.#limit = Math.max(1, Math.floor(this.#limit / 2));
+      this.#deps.logger.warn({ partition, code, limit: this.#limit, err: error }, 'batch refused: looking for the record at fault');
+      return;
+    }
+    const wait = BACKOFF_MS[Math.min(this.#failures++, BACKOFF_MS.length - 1)] ?? 5_000;
+    this.#deps.logger.error({ partition, code, err: error, retry_in_ms: wait }, 'batch failed: starting over from the commit point');
+    await pause(wait, revoked);
+  }
+
+  /** The record at the commit point was refused alone: it becomes a dead letter on the next try. */
+  async #condemn(error: Error, code: string): Promise<void> {
+    const own = await acquire(this.#deps.pool, this.#deps.log.topic, this.#partition.partition);
+    this.#forced.set(own.next, { reason: 'inapplicable', detail: `SQLSTATE ${code}: ${error.message}`.slice(0, 500) });
+  }
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  if (ms <= 0 || signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done);
+  });
+}

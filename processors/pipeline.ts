@@ -1,0 +1,130 @@
+/**
+ * The story of one batch, top to bottom. Preparing changes memory only; committing is one transaction and
+ * touches nothing that the next batch's preparation changes, so the next is prepared while the last commits.
+ */
+import type { ClientBase } from 'pg';
+import { BinaryCopy, copyInto, type LogSlice } from '../sinks/index.ts';
+import { TIME_TABLES } from '../schemas/index.ts';
+import type { ClaimStore } from './dedupe/index.ts';
+import type { EventView } from './event-view.ts';
+import { type Ownership, advance } from './ownership.ts';
+import type { ProcessorDeps } from './ports.ts';
+import { COPY_EVENTS, type RawEventWriter } from './raw-events.ts';
+import { loadRows } from './rollups/load-rows.ts';
+import type { Rollups } from './rollups/rollups.ts';
+import { encodeRollups, newRollupWrites, type RollupWrites, writeRollups } from './rollups/write-rows.ts';
+import { type Account, createAccountStep, writeAccount, writeDeadLetters } from './steps/account.ts';
+import { createAdmitStep } from './steps/admit.ts';
+import { createApplyStep } from './steps/apply.ts';
+import { createIdentifyStep, type Fault } from './steps/identify.ts';
+import type { Tenants } from './tenants.ts';
+
+/** Buffers of a batch on its way; two take turns. */
+export interface BatchBuffers {
+  events: BinaryCopy;
+  rollups: RollupWrites;
+}
+export const newBatchBuffers = (): BatchBuffers => ({ events: new BinaryCopy(1 << 20), rollups: newRollupWrites() });
+
+/** A batch ready to be committed. */
+export interface PreparedBatch {
+  from: number;
+  to: number;
+  /** latest event time, Unix ms, or -Infinity */
+  watermark: number;
+  days: Set<number>;
+  /** newly claimed keys, packed */
+  claimed: Buffer;
+  account: Account;
+  buffers: BatchBuffers;
+}
+
+export interface PipelineDeps {
+  own: Ownership;
+  deps: ProcessorDeps;
+  view: EventView;
+  raw: RawEventWriter;
+  tenants: Tenants;
+  claims: ClaimStore;
+  rollups: Rollups;
+  /** offsets that the database has refused before, and why */
+  forced: ReadonlyMap<number, Fault>;
+}
+
+export function createPipeline({ own, deps, view, raw, tenants, claims, rollups, forced }: PipelineDeps) {
+  const { pool, engine } = deps;
+  const { shard } = own;
+  const identify = createIdentifyStep({ view, tenants, forced });
+  const admit = createAdmitStep({ tenants });
+  const apply = createApplyStep({ view, raw, tenants, shard });
+  const account = createAccountStep({ tenants });
+  let batch = 0;
+
+  /** Everything up to the transaction; `from` is the commit point that it moves. After a throw, memory is ahead of the database: forget it all. */
+  async function prepare(from: number, slice: LogSlice, buffers: BatchBuffers): Promise<PreparedBatch> {
+    batch++;
+    const found = identify(slice);
+    await admit(found);
+    const flags = await claims.claim(pool, found.keys, found.soundCount);
+    const applied = await apply(found, flags, rollups, buffers.events, batch);
+    const claimed = packKeys(found.keys, applied.applied, found.soundCount, applied.accepted);
+    claims.add(claimed, applied.accepted);
+    const accounted = account(found, applied);
+    const cold = rollups.touched.filter((row) => !row.based);
+    if (cold.length > 0) {
+      const minutes = cold.filter((row) => !row.isHour);
+      const hours = cold.filter((row) => row.isHour);
+      await loadRows(pool, shard, 'rollups_minute', minutes);
+      await loadRows(pool, shard, 'rollups_hour', hours);
+    }
+    encodeRollups(rollups, shard, slice.nextOffset, buffers.rollups);
+    return {
+      from,
+      to: slice.nextOffset,
+      watermark: applied.watermark,
+      days: applied.days,
+      claimed,
+      account: accounted,
+      buffers,
+    };
+  }
+
+  /** The six steps of one transaction. @throws {Fenced} and whatever PostgreSQL says; nothing is changed then */
+  async function commit(client: ClientBase, prepared: PreparedBatch): Promise<void> {
+    const { buffers } = prepared;
+    deps.fault?.('prepared');
+    await engine.ensureChunks(client, TIME_TABLES.events, prepared.days);
+    await engine.ensureChunks(client, TIME_TABLES.rollups_minute, buffers.rollups.minutes);
+    await engine.ensureChunks(client, TIME_TABLES.members_minute, buffers.rollups.minutes);
+    await engine.ensureChunks(client, TIME_TABLES.rollups_hour, buffers.rollups.hours);
+    await engine.ensureChunks(client, TIME_TABLES.members_hour, buffers.rollups.hours);
+    await client.query('BEGIN');
+    deps.fault?.('begun');
+    await advance(client, own, prepared.from, prepared.to, prepared.watermark);
+    deps.fault?.('fenced');
+    await claims.persist(client, prepared.to, prepared.claimed);
+    deps.fault?.('claimed');
+    if (buffers.events.rows > 0) await copyInto(client, COPY_EVENTS, buffers.events.finish());
+    deps.fault?.('raw');
+    await writeRollups(client, buffers.rollups);
+    deps.fault?.('rolled-up');
+    await writeAccount(client, shard, prepared.account);
+    deps.fault?.('accounted');
+    await writeDeadLetters(client, shard, prepared.account.deadLetters);
+    deps.fault?.('dead-lettered');
+    await client.query('COMMIT');
+    deps.fault?.('committed');
+  }
+
+  return { prepare, commit };
+}
+
+function packKeys(keys: Buffer, applied: Uint8Array, count: number, accepted: number): Buffer {
+  const packed = Buffer.allocUnsafe(accepted * 16);
+  let at = 0;
+  for (let s = 0; s < count; s++) {
+    if (applied[s] !== 1) continue;
+    for (let b = s * 16; b < s * 16 + 16; b++) packed[at++] = keys[b] as number;
+  }
+  return packed;
+}

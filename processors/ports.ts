@@ -1,0 +1,66 @@
+import type { Pool } from 'pg';
+import type { Logger } from 'pino';
+import type { Meter, TenantDirectory } from '../schemas/index.ts';
+import type { EventLog, StorageEngine } from '../sinks/index.ts';
+
+export interface ProcessorSettings {
+  /** most events in one transaction */
+  batchEvents: number;
+  /** most bytes of records in one transaction */
+  batchBytes: number;
+  /** pause between the starts of two batches of a partition while it does not lag, so that batches are worth a commit */
+  lingerMs: number;
+  /** rollup rows kept in memory, all partitions together */
+  cacheRows: number;
+  dedupeMemoryBytes: number;
+  dedupeSealKeys: number;
+  /** idempotency window */
+  windowMs: number;
+  unknownTenants: 'create' | 'reject';
+}
+
+/** Places at which a test may stop the process; `fault` is called with each as it is passed. */
+export const STEPS = [
+  'read',
+  'prepared',
+  'begun',
+  'fenced',
+  'claimed',
+  'raw',
+  'rolled-up',
+  'accounted',
+  'dead-lettered',
+  'committed',
+  'folded',
+] as const;
+export type Step = (typeof STEPS)[number];
+
+export interface ProcessorDeps {
+  pool: Pool;
+  engine: StorageEngine;
+  log: EventLog;
+  directory: TenantDirectory;
+  settings: ProcessorSettings;
+  meters: readonly Meter[];
+  logger: Logger;
+  now(): number;
+  fault?(step: Step): void;
+}
+
+/** Counters since start, for metrics. */
+export interface ProcessorMetrics {
+  batches: number;
+  received: number;
+  accepted: number;
+  duplicate: number;
+  deadLettered: number;
+  rollupRows: number;
+  commitSeconds: number;
+  prepareSeconds: number;
+  failures: number;
+}
+
+/** Another owner took the partition over: nothing was changed, nothing may be. */
+export class Fenced extends Error {
+  override name = 'Fenced';
+}

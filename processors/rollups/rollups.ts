@@ -1,0 +1,227 @@
+import { hash } from 'node:crypto';
+import { binOf, Decimal } from '../../metering/index.ts';
+import { KIND, type Meter } from '../../schemas/index.ts';
+import { ABSENT, type AttributeNames, type EventView } from '../event-view.ts';
+import { Interner } from '../interner.ts';
+import { type CompiledMeter, compileMeter, readMeasure } from './compile.ts';
+import { Row, Series } from './row.ts';
+import { SeriesTable } from './series-table.ts';
+
+export const MINUTE = 60_000;
+export const HOUR = 3_600_000;
+const NOT_LOOKED_UP = -2;
+const NULL_ID = -1;
+
+/** A tenant as the owner of a partition knows it. */
+export interface KnownTenant {
+  /** small integer, unique in this owner */
+  index: number;
+  /** the UUID's 16 bytes */
+  id: Uint8Array;
+}
+
+/**
+ * The rollup rows that a partition's owner keeps in memory. `observe` adds an event to every meter that counts it;
+ * the rows it touches are then loaded where cold, and written as absolute values.
+ */
+export class Rollups {
+  readonly #meters: readonly CompiledMeter[];
+  readonly #keyWidth: number;
+  #interner = new Interner();
+  #table: SeriesTable;
+  /** compiled meters by interned event type */
+  #byType: (readonly { meter: CompiledMeter; index: number }[] | undefined)[] = [];
+  #key: Int32Array;
+  #dimensionIds: Int32Array;
+  readonly #measure = new Decimal();
+  /** rows in memory */
+  rowCount = 0;
+  /** rows that the current batch touched */
+  touched: Row[] = [];
+  /** series that the current batch saw first */
+  newSeries: Series[] = [];
+  /** minute rows that begin after this can't be in the database unless they are in memory (Unix ms) */
+  newAfter: number;
+  /** hours that begin before this have hour rows, which late events change too (Unix ms) */
+  foldedUntil: number;
+  #latestMinute = Number.NEGATIVE_INFINITY;
+
+  constructor(meters: readonly Meter[], names: AttributeNames, state: { watermark: number; foldedUntil: number }) {
+    this.#meters = meters.map((meter) => compileMeter(meter, names));
+    this.#keyWidth = 2 + Math.max(0, ...meters.map((meter) => meter.groupBy.length));
+    this.#key = new Int32Array(this.#keyWidth);
+    this.#table = new SeriesTable(this.#keyWidth);
+    this.#dimensionIds = new Int32Array(names.names.length);
+    this.newAfter = state.watermark;
+    this.foldedUntil = state.foldedUntil;
+  }
+
+  /** Adds one event to the rows of batch number `batch`. */
+  observe(event: EventView, tenant: KnownTenant, keys: Uint8Array, keyAt: number, batch: number): void {
+    const typeId = this.#interner.idOf(event.bytes, event.typeStart, event.typeEnd);
+    const meters = this.#byType[typeId] ?? this.#metersOf(typeId);
+    const minute = Math.floor(event.timestamp / MINUTE) * MINUTE;
+    const folded = minute < this.foldedUntil;
+    this.#dimensionIds.fill(NOT_LOOKED_UP);
+    for (let m = 0; m < meters.length; m++) {
+      const entry = meters[m];
+      if (entry === undefined || !entry.meter.counts(event) || !this.#hasValue(event, entry.meter)) continue;
+      const series = this.#seriesOf(event, tenant, entry.meter, entry.index);
+      let row = series.last;
+      if (row === undefined || row.bucket !== minute) {
+        row = this.#rowOf(series, series.minutes, minute);
+        series.last = row;
+      }
+      this.#touch(row, batch);
+      this.#apply(row, event, minute, keys, keyAt);
+      if (folded) {
+        const hour = Math.floor(minute / HOUR) * HOUR;
+        const hourRow = this.#rowOf(series, series.hours, hour);
+        this.#touch(hourRow, batch);
+        this.#apply(hourRow, event, hour, keys, keyAt);
+      }
+    }
+    if (minute > this.#latestMinute) this.#latestMinute = minute;
+  }
+
+  #metersOf(typeId: number): readonly { meter: CompiledMeter; index: number }[] {
+    const type = this.#interner.text(typeId);
+    const found = this.#meters
+      .map((meter, index) => ({ meter, index }))
+      .filter(({ meter }) => meter.meter.eventType === '*' || meter.meter.eventType === type);
+    this.#byType[typeId] = found;
+    return found;
+  }
+
+  /** Whether the event has the value that the meter needs; leaves a number in `#measure`. */
+  #hasValue(event: EventView, meter: CompiledMeter): boolean {
+    if (meter.valueField === 'user_id') return event.userStart >= 0 && event.userEnd > event.userStart;
+    if (meter.valueField === 'request_id') return event.requestStart >= 0 && event.requestEnd > event.requestStart;
+    if (meter.valueSlot < 0) return true;
+    if (meter.meter.aggregation === 'UNIQUE_COUNT') return event.kinds[meter.valueSlot] !== ABSENT;
+    if (!readMeasure(event, meter.valueSlot, this.#measure)) return false;
+    // Steps are counted in whole units.
+    return meter.meter.aggregation !== 'PEAK' || (this.#measure.scale === 0 && this.#measure.big === null);
+  }
+
+  #seriesOf(event: EventView, tenant: KnownTenant, meter: CompiledMeter, index: number): Series {
+    const key = this.#key;
+    key.fill(NULL_ID);
+    key[0] = index;
+    key[1] = tenant.index;
+    const slots = meter.groupSlots;
+    for (let i = 0; i < slots.length; i++) key[i + 2] = this.#dimension(event, slots[i] as number);
+    const known = this.#table.find(key);
+    if (known !== undefined) return known;
+    const values = slots.map((_, i) => ((key[i + 2] as number) < 0 ? null : this.#interner.text(key[i + 2] as number)));
+    const series = new Series(meter, tenant.id, groupKeyOf(tenant.id, meter.meter.id, values), values);
+    this.#table.add(key, series);
+    this.newSeries.push(series);
+    return series;
+  }
+
+  /** Interned id of a dimension's text; once an event, however many meters group by it. */
+  #dimension(event: EventView, slot: number): number {
+    const seen = this.#dimensionIds[slot] as number;
+    if (seen !== NOT_LOOKED_UP) return seen;
+    const kind = event.kinds[slot] as number;
+    let id = NULL_ID;
+    if (kind === KIND.string || kind === KIND.decimal)
+      id = this.#interner.idOf(event.bytes, event.starts[slot] as number, event.ends[slot] as number);
+    else if (kind === KIND.long) id = this.#interner.idOfText(String(event.longs[slot]));
+    else if (kind === KIND.boolean) id = this.#interner.idOfText(event.longs[slot] === 1 ? 'true' : 'false');
+    this.#dimensionIds[slot] = id;
+    return id;
+  }
+
+  #rowOf(series: Series, rows: Map<number, Row>, bucket: number): Row {
+    const known = rows.get(bucket / MINUTE);
+    if (known !== undefined) return known;
+    const isHour = rows === series.hours;
+    const row = new Row(series, bucket, isHour);
+    row.based = !isHour && bucket > this.newAfter;
+    rows.set(bucket / MINUTE, row);
+    this.rowCount++;
+    return row;
+  }
+
+  #touch(row: Row, batch: number): void {
+    if (row.batch === batch) return;
+    row.batch = batch;
+    this.touched.push(row);
+  }
+
+  #apply(row: Row, event: EventView, bucket: number, keys: Uint8Array, keyAt: number): void {
+    const value = this.#measure;
+    const { meter } = row.series;
+    row.count++;
+    switch (meter.meter.aggregation) {
+      case 'COUNT':
+        return;
+      case 'SUM':
+      case 'AVG':
+        row.addSum(value);
+        return;
+      case 'MIN':
+      case 'MAX':
+        row.addExtremes(value, value);
+        return;
+      case 'LATEST':
+        row.addLast(value, event.timestamp, keys, keyAt);
+        return;
+      case 'PERCENTILE':
+        row.addSum(value);
+        row.addExtremes(value, value);
+        row.addBin(binOf(value.toNumber()), 1);
+        return;
+      case 'PEAK':
+        row.addSum(value);
+        row.addBin(event.timestamp - bucket, value.unscaled);
+        return;
+      case 'UNIQUE_COUNT': {
+        const member = this.#member(event, meter);
+        if (row.members === null) row.members = new Set();
+        if (row.members.has(member)) return;
+        row.members.add(member);
+        row.fresh.push(member);
+      }
+    }
+  }
+
+  #member(event: EventView, meter: CompiledMeter): number {
+    if (meter.valueField === 'user_id') return this.#interner.idOf(event.bytes, event.userStart, event.userEnd);
+    if (meter.valueField === 'request_id') return this.#interner.idOf(event.bytes, event.requestStart, event.requestEnd);
+    return this.#dimension(event, meter.valueSlot);
+  }
+
+  memberText(id: number): string {
+    return this.#interner.text(id);
+  }
+
+  /** Ends a batch: everything it touched is on its way to the database. */
+  endBatch(): void {
+    this.touched = [];
+    this.newSeries = [];
+  }
+
+  /** How much is in memory, in rows: distinct values count a sixteenth of a row. */
+  get weight(): number {
+    return this.rowCount + this.#interner.size / 16;
+  }
+
+  /** Forgets everything that is stored; call only when no batch is in flight. What comes again is loaded again. */
+  forget(): void {
+    this.#table = new SeriesTable(this.#keyWidth);
+    this.#interner = new Interner();
+    this.#byType = [];
+    this.rowCount = 0;
+    this.newAfter = Math.max(this.newAfter, this.#latestMinute);
+    this.endBatch();
+  }
+}
+
+/** First 128 bits of SHA-256 over tenant, meter and values: the same in every process, without asking the database. */
+export function groupKeyOf(tenantId: Uint8Array, meterId: number, values: readonly (string | null)[]): Uint8Array {
+  const text = `${Buffer.from(tenantId).toString('hex')}\n${meterId}\n${JSON.stringify(values)}`;
+  return hash('sha256', text, 'buffer').subarray(0, 16);
+}

@@ -1,0 +1,103 @@
+import { compareDecimals, Decimal, ExactSum } from '../../metering/index.ts';
+import type { CompiledMeter } from './compile.ts';
+import { Bins } from './bins.ts';
+
+/** One meter, tenant and group: what rows of all its windows have in common. */
+export class Series {
+  readonly meter: CompiledMeter;
+  /** the tenant's UUID, 16 bytes */
+  readonly tenantId: Uint8Array;
+  /** 16 bytes */
+  readonly groupKey: Uint8Array;
+  /** in the order of the meter's groupBy */
+  readonly values: readonly (string | null)[];
+  /** whether rollup_groups has it, as far as this owner knows */
+  known = false;
+  /** by minutes since 1970: small integers make a faster key than milliseconds */
+  readonly minutes = new Map<number, Row>();
+  /** by minutes since 1970 at the hour's start */
+  readonly hours = new Map<number, Row>();
+  /** the row of the last event: the next one is mostly in the same minute */
+  last: Row | undefined;
+
+  constructor(meter: CompiledMeter, tenantId: Uint8Array, groupKey: Uint8Array, values: readonly (string | null)[]) {
+    this.meter = meter;
+    this.tenantId = tenantId;
+    this.groupKey = groupKey;
+    this.values = values;
+  }
+}
+
+/** A rollup row in memory: absolute values, as they will stand in the database after the next commit. */
+export class Row {
+  readonly series: Series;
+  /** start of the window, Unix ms */
+  readonly bucket: number;
+  /** an hour row (its hour is folded), not a minute row */
+  readonly isHour: boolean;
+  /** number of the batch that last touched it */
+  batch = -1;
+  /** the database has a row for it (committed, or in the commit in flight) */
+  stored = false;
+  /** its stored values were added, or it is known to have none */
+  based = false;
+
+  count = 0;
+  sum: ExactSum | null = null;
+  min: ExactSum | null = null;
+  max: ExactSum | null = null;
+  last: ExactSum | null = null;
+  lastAt = Number.NEGATIVE_INFINITY;
+  lastKey: Uint8Array | null = null;
+  bins: Bins | null = null;
+  /** UNIQUE_COUNT: interned values written already, or about to be */
+  members: Set<number> | null = null;
+  /** of these, the ones that this batch saw first */
+  fresh: number[] = [];
+
+  constructor(series: Series, bucket: number, isHour: boolean) {
+    this.series = series;
+    this.bucket = bucket;
+    this.isHour = isHour;
+  }
+
+  addSum(value: Decimal | ExactSum): void {
+    if (this.sum === null) this.sum = new ExactSum();
+    this.sum.add(value);
+  }
+
+  addExtremes(low: Decimal | ExactSum, high: Decimal | ExactSum): void {
+    if (this.min === null || this.max === null) {
+      this.min = new ExactSum();
+      this.max = new ExactSum();
+      this.min.set(low);
+      this.max.set(high);
+      return;
+    }
+    if (compareDecimals(low, this.min) < 0) this.min.set(low);
+    if (compareDecimals(high, this.max) > 0) this.max.set(high);
+  }
+
+  /** The latest by time, then by key: no result depends on the order of events. */
+  addLast(value: Decimal | ExactSum, at: number, keys: Uint8Array, keyAt: number): void {
+    if (at < this.lastAt) return;
+    if (at === this.lastAt && this.lastKey !== null && compareKeys(keys, keyAt, this.lastKey) <= 0) return;
+    this.lastAt = at;
+    this.lastKey = keys.slice(keyAt, keyAt + 16);
+    if (this.last === null) this.last = new ExactSum();
+    this.last.set(value);
+  }
+
+  addBin(bin: number, count: number): void {
+    if (this.bins === null) this.bins = new Bins();
+    this.bins.add(bin, count);
+  }
+}
+
+function compareKeys(keys: Uint8Array, at: number, other: Uint8Array): number {
+  for (let i = 0; i < 16; i++) {
+    const difference = (keys[at + i] as number) - (other[i] as number);
+    if (difference !== 0) return difference;
+  }
+  return 0;
+}

@@ -1,0 +1,163 @@
+import type { ClientBase } from 'pg';
+import { BinaryCopy, copyInto } from '../../sinks/index.ts';
+import type { ExactSum } from '../../metering/index.ts';
+import type { Rollups } from './rollups.ts';
+import type { Row, Series } from './row.ts';
+
+const COLUMNS = 'bucket, meter_id, shard, tenant_id, group_key, count, last_at, last_key, sum, min, max, last, bins, bin_counts';
+const COLUMN_COUNT = 14;
+const KEY = 'meter_id, tenant_id, bucket, group_key, shard';
+const MEMBER_COLUMNS = 'bucket, batch, meter_id, shard, tenant_id, group_key, members';
+
+const UPSERT = (table: string, staged: string) => `
+  INSERT INTO ${table} (${COLUMNS}) SELECT ${COLUMNS} FROM ${staged}
+  ON CONFLICT (${KEY}) DO UPDATE SET
+    count = excluded.count, last_at = excluded.last_at, last_key = excluded.last_key, sum = excluded.sum, min = excluded.min,
+    max = excluded.max, last = excluded.last, bins = excluded.bins, bin_counts = excluded.bin_counts`;
+
+/** Session tables for rows that exist already; emptied at each commit. */
+export const CREATE_STAGING = `
+  CREATE TEMP TABLE IF NOT EXISTS staged_minute (LIKE rollups_minute) ON COMMIT DELETE ROWS;
+  CREATE TEMP TABLE IF NOT EXISTS staged_hour (LIKE rollups_hour) ON COMMIT DELETE ROWS`;
+
+const INSERT_GROUPS = `
+  INSERT INTO rollup_groups (group_key, tenant_id, meter_id, values)
+  SELECT (g->>'k')::uuid, (g->>'t')::uuid, (g->>'m')::int, ARRAY(SELECT v FROM jsonb_array_elements_text(g->'v') WITH ORDINALITY AS e(v, i) ORDER BY i)
+  FROM jsonb_array_elements($1::jsonb) AS g
+  ORDER BY 1
+  ON CONFLICT (group_key) DO NOTHING`;
+
+/** The rollup side of one batch, encoded: it no longer changes when the next batch does. */
+export interface RollupWrites {
+  rows: number;
+  /** times of all chunks needed, Unix ms */
+  minutes: Set<number>;
+  hours: Set<number>;
+  /** JSON for new groups, or null */
+  groups: string | null;
+  freshMinutes: BinaryCopy;
+  changedMinutes: BinaryCopy;
+  freshHours: BinaryCopy;
+  changedHours: BinaryCopy;
+  minuteMembers: BinaryCopy;
+  hourMembers: BinaryCopy;
+}
+
+export function newRollupWrites(): RollupWrites {
+  return {
+    rows: 0,
+    minutes: new Set(),
+    hours: new Set(),
+    groups: null,
+    freshMinutes: new BinaryCopy(),
+    changedMinutes: new BinaryCopy(),
+    freshHours: new BinaryCopy(),
+    changedHours: new BinaryCopy(),
+    minuteMembers: new BinaryCopy(),
+    hourMembers: new BinaryCopy(),
+  };
+}
+
+/** Encodes the absolute values of all touched rows into `into` (emptied first). Every row must have its base. */
+export function encodeRollups(rollups: Rollups, shard: number, batch: number, into: RollupWrites): void {
+  const { freshMinutes, changedMinutes, freshHours, changedHours, minuteMembers, hourMembers } = into;
+  for (const copy of [freshMinutes, changedMinutes, freshHours, changedHours, minuteMembers, hourMembers]) copy.reset();
+  into.rows = rollups.touched.length;
+  into.minutes.clear();
+  into.hours.clear();
+  for (const row of rollups.touched) {
+    const { isHour } = row;
+    (isHour ? into.hours : into.minutes).add(row.bucket);
+    if (row.members !== null) {
+      if (row.fresh.length === 0) continue;
+      const members = row.fresh.map((id) => rollups.memberText(id));
+      row.fresh = [];
+      writeMembers(isHour ? hourMembers : minuteMembers, row, shard, batch, members);
+      continue;
+    }
+    if (row.stored) writeRow(isHour ? changedHours : changedMinutes, row, shard);
+    else writeRow(isHour ? freshHours : freshMinutes, row, shard);
+    row.stored = true;
+  }
+  into.groups = encodeGroups(rollups.newSeries);
+  rollups.endBatch();
+}
+
+function encodeGroups(series: readonly Series[]): string | null {
+  const unknown = series.filter((one) => !one.known);
+  if (unknown.length === 0) return null;
+  for (const one of unknown) one.known = true;
+  return JSON.stringify(
+    unknown.map((one) => ({
+      k: Buffer.from(one.groupKey).toString('hex'),
+      t: Buffer.from(one.tenantId).toString('hex'),
+      m: one.meter.meter.id,
+      v: one.values,
+    })),
+  );
+}
+
+function writeRow(copy: BinaryCopy, row: Row, shard: number): void {
+  copy.row(COLUMN_COUNT);
+  copy.timestamptz(row.bucket);
+  copy.int4(row.series.meter.meter.id);
+  copy.int4(shard);
+  copy.uuid(row.series.tenantId, 0);
+  copy.uuid(row.series.groupKey, 0);
+  copy.int8(row.count);
+  if (row.lastKey === null) {
+    copy.null();
+    copy.null();
+  } else {
+    copy.timestamptz(row.lastAt);
+    copy.uuid(row.lastKey, 0);
+  }
+  optionalNumeric(copy, row.sum);
+  optionalNumeric(copy, row.min);
+  optionalNumeric(copy, row.max);
+  optionalNumeric(copy, row.last);
+  if (row.bins === null) {
+    copy.null();
+    copy.null();
+  } else {
+    copy.int4Array(row.bins.keys, row.bins.length);
+    copy.int8Array(row.bins.counts, row.bins.length);
+  }
+}
+
+function optionalNumeric(copy: BinaryCopy, value: ExactSum | null): void {
+  if (value === null) copy.null();
+  else copy.numeric(value);
+}
+
+function writeMembers(copy: BinaryCopy, row: Row, shard: number, batch: number, members: readonly string[]): void {
+  copy.row(7);
+  copy.timestamptz(row.bucket);
+  copy.int8(batch);
+  copy.int4(row.series.meter.meter.id);
+  copy.int4(shard);
+  copy.uuid(row.series.tenantId, 0);
+  copy.uuid(row.series.groupKey, 0);
+  copy.textArray(members);
+}
+
+/** Writes what `encodeRollups` made, within the caller's transaction. */
+export async function writeRollups(client: ClientBase, writes: RollupWrites): Promise<void> {
+  if (writes.groups !== null) await client.query({ name: 'insert_groups', text: INSERT_GROUPS, values: [writes.groups] });
+  await copyRows(client, `rollups_minute (${COLUMNS})`, writes.freshMinutes);
+  await upsertRows(client, 'rollups_minute', 'staged_minute', writes.changedMinutes);
+  await copyRows(client, `rollups_hour (${COLUMNS})`, writes.freshHours);
+  await upsertRows(client, 'rollups_hour', 'staged_hour', writes.changedHours);
+  await copyRows(client, `members_minute (${MEMBER_COLUMNS})`, writes.minuteMembers);
+  await copyRows(client, `members_hour (${MEMBER_COLUMNS})`, writes.hourMembers);
+}
+
+async function copyRows(client: ClientBase, target: string, rows: BinaryCopy): Promise<void> {
+  if (rows.rows > 0) await copyInto(client, `COPY ${target} FROM STDIN (FORMAT binary)`, rows.finish());
+}
+
+async function upsertRows(client: ClientBase, table: string, staged: string, rows: BinaryCopy): Promise<void> {
+  if (rows.rows === 0) return;
+  await copyRows(client, `${staged} (${COLUMNS})`, rows);
+  await client.query({ name: `upsert_${table}`, text: UPSERT(table, staged) });
+}

@@ -1,0 +1,76 @@
+import type { BinaryCopy } from '../../sinks/index.ts';
+import type { EventView } from '../event-view.ts';
+import type { RawEventWriter } from '../raw-events.ts';
+import type { Rollups } from '../rollups/rollups.ts';
+import type { Tenants } from '../tenants.ts';
+import { type Fault, type Identified, offsetAt } from './identify.ts';
+
+/** PostgreSQL's partitions reach from 1970 to 2200; another producer's clock may not. */
+const EARLIEST = 0;
+const LATEST = Date.UTC(2200, 0, 1);
+const DAY = 86_400_000;
+/** Events between two breaths: the sockets of other partitions' commits want the event loop too. */
+const BREATH = 2_000;
+
+export interface Applied {
+  /** starts of the days that raw rows fall into, Unix ms */
+  days: Set<number>;
+  /** latest event time, Unix ms, or -Infinity */
+  watermark: number;
+  accepted: number;
+  /** of each sound record: 1 when it was applied */
+  applied: Uint8Array;
+}
+
+/** Step 3: every newly claimed event becomes a raw row and is added to the rollups in memory. */
+export function createApplyStep(deps: { view: EventView; raw: RawEventWriter; tenants: Tenants; shard: number }) {
+  const { view, raw, tenants, shard } = deps;
+
+  return async function apply(
+    found: Identified,
+    claimed: Uint8Array,
+    rollups: Rollups,
+    copy: BinaryCopy,
+    batch: number,
+  ): Promise<Applied> {
+    copy.reset();
+    const { slice, sound, soundCount, keys } = found;
+    const result: Applied = { days: new Set(), watermark: Number.NEGATIVE_INFINITY, accepted: 0, applied: new Uint8Array(soundCount) };
+    let day = Number.NaN;
+    for (let s = 0; s < soundCount; s++) {
+      if (s % BREATH === BREATH - 1) await new Promise(setImmediate);
+      if (claimed[s] !== 1) continue;
+      const i = sound[s] as number;
+      const fault = applyRecord(i, s);
+      if (fault !== undefined) {
+        found.faults.set(i, fault);
+        continue;
+      }
+      result.applied[s] = 1;
+      result.accepted++;
+      if (view.timestamp > result.watermark) result.watermark = view.timestamp;
+      const itsDay = view.timestamp - (view.timestamp % DAY);
+      if (itsDay !== day) {
+        day = itsDay;
+        result.days.add(day);
+      }
+    }
+    return result;
+
+    function applyRecord(i: number, s: number): Fault | undefined {
+      const from = i === 0 ? 0 : (slice.ends[i - 1] as number);
+      const tenant = tenants.get(found.tenants[i] as number);
+      if (tenant === undefined) return { reason: 'unknown_tenant', detail: `tenant ${tenants.name(found.tenants[i] as number)}` };
+      if (!view.open(slice.bytes, from, slice.ends[i] as number) || !view.decode())
+        return { reason: view.fault, detail: view.faultDetail };
+      if (!(view.timestamp >= EARLIEST && view.timestamp < LATEST))
+        return { reason: 'invalid_timestamp', detail: `timestamp ${view.timestamp} ms is outside 1970 to 2200` };
+      if (!(view.receivedAt >= EARLIEST && view.receivedAt < LATEST))
+        return { reason: 'invalid_timestamp', detail: `received_at ${view.receivedAt} ms is outside 1970 to 2200` };
+      const refused = raw.write(copy, view, { offset: offsetAt(slice, i), shard }, tenant.id, keys, s * 16);
+      if (refused !== undefined) return { reason: refused, detail: 'NUL or invalid UTF-8 in a string' };
+      rollups.observe(view, tenant, keys, s * 16, batch);
+      return undefined;
+    }
+  };
+}
