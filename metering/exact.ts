@@ -55,7 +55,8 @@ export function parseDecimal(bytes: Uint8Array, start: number, end: number, into
   }
   const digits = end - first - (point < 0 ? 0 : 1);
   const scale = point < 0 ? 0 : end - point - 1;
-  if (digits === 0 || (point >= 0 && scale === 0) || scale > MAX_SCALE || digits - scale > MAX_INTEGER_DIGITS) return false;
+  if (digits === 0 || (point >= 0 && scale === 0) || scale > MAX_SCALE || digits - scale > MAX_INTEGER_DIGITS)
+    return false;
   into.scale = scale;
   if (digits <= 15) {
     into.unscaled = negative ? -value : value;

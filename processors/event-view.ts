@@ -102,7 +102,10 @@ export class EventView {
     if (!isVersion1(bytes, from, to)) {
       const marked = to - from >= 10 && bytes[from] === 0xc3 && bytes[from + 1] === 0x01;
       return marked
-        ? this.#refuse('unknown_schema', `fingerprint ${Buffer.from(bytes.subarray(from + 2, from + 10)).toString('hex')}`)
+        ? this.#refuse(
+            'unknown_schema',
+            `fingerprint ${Buffer.from(bytes.subarray(from + 2, from + 10)).toString('hex')}`,
+          )
         : this.#refuse('undecodable', 'no Avro single-object encoding');
     }
     const cursor = this.#cursor;

@@ -29,10 +29,13 @@ export interface Ownership {
 }
 
 export async function acquire(pool: Pool, topic: string, partition: number): Promise<Ownership> {
-  const { rows } = await pool.query<{ shard: number; next: number; epoch: string; watermark: number; folded_until: number }>(ACQUIRE, [
-    topic,
-    partition,
-  ]);
+  const { rows } = await pool.query<{
+    shard: number;
+    next: number;
+    epoch: string;
+    watermark: number;
+    folded_until: number;
+  }>(ACQUIRE, [topic, partition]);
   const row = rows[0];
   if (row === undefined) throw new Error('log_offsets returned no row');
   const { shard, next, epoch, watermark, folded_until: foldedUntil } = row;
@@ -44,19 +47,34 @@ export async function acquire(pool: Pool, topic: string, partition: number): Pro
  * @param watermark latest event time of the batch (Unix ms), -Infinity for none
  * @throws {Fenced} another owner has taken over
  */
-export async function advance(client: ClientBase, own: Ownership, from: number, to: number, watermark: number): Promise<void> {
+export async function advance(
+  client: ClientBase,
+  own: Ownership,
+  from: number,
+  to: number,
+  watermark: number,
+): Promise<void> {
   const { rowCount } = await client.query({
     name: 'advance',
     text: ADVANCE,
-    values: [own.topic, own.partition, from, to, Number.isFinite(watermark) ? new Date(watermark) : '-infinity', own.epoch],
+    values: [
+      own.topic,
+      own.partition,
+      from,
+      to,
+      Number.isFinite(watermark) ? new Date(watermark) : '-infinity',
+      own.epoch,
+    ],
   });
-  if (rowCount !== 1) throw new Fenced(`partition ${own.partition} of ${own.topic} has another owner than epoch ${own.epoch}`);
+  if (rowCount !== 1)
+    throw new Fenced(`partition ${own.partition} of ${own.topic} has another owner than epoch ${own.epoch}`);
 }
 
 /** Marks hours before `until` as folded; the same fence. @throws {Fenced} */
 export async function advanceFold(client: ClientBase, own: Ownership, until: number): Promise<void> {
   const { rowCount } = await client.query(FOLD, [own.topic, own.partition, new Date(until), own.epoch]);
-  if (rowCount !== 1) throw new Fenced(`partition ${own.partition} of ${own.topic} has another owner than epoch ${own.epoch}`);
+  if (rowCount !== 1)
+    throw new Fenced(`partition ${own.partition} of ${own.topic} has another owner than epoch ${own.epoch}`);
 }
 
 /** Makes sure that this owner still is the owner, for maintenance transactions; locks the row. @throws {Fenced} */
@@ -65,5 +83,6 @@ export async function confirm(client: ClientBase, own: Ownership): Promise<void>
     'SELECT 1 FROM log_offsets WHERE topic = $1 AND partition = $2 AND epoch = $3 FOR UPDATE',
     [own.topic, own.partition, own.epoch],
   );
-  if (rowCount !== 1) throw new Fenced(`partition ${own.partition} of ${own.topic} has another owner than epoch ${own.epoch}`);
+  if (rowCount !== 1)
+    throw new Fenced(`partition ${own.partition} of ${own.topic} has another owner than epoch ${own.epoch}`);
 }

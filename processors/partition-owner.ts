@@ -110,7 +110,10 @@ export class PartitionOwner {
       forced: this.#forced,
     });
     this.#partition.seek(own.next);
-    this.#deps.logger.info({ partition: own.partition, shard: own.shard, epoch: own.epoch, next: own.next }, 'partition owned');
+    this.#deps.logger.info(
+      { partition: own.partition, shard: own.shard, epoch: own.epoch, next: own.next },
+      'partition owned',
+    );
     return { own, next: own.next, rollups, claims, pipeline, buffers: [newBatchBuffers(), newBatchBuffers()] };
   }
 
@@ -227,11 +230,17 @@ export class PartitionOwner {
     if (DATA_ERRORS.test(code) && !inMaintenance) {
       if (this.#limit === 1) await this.#condemn(error, code);
       this.#limit = Math.max(1, Math.floor(this.#limit / 2));
-      this.#deps.logger.warn({ partition, code, limit: this.#limit, err: error }, 'batch refused: looking for the record at fault');
+      this.#deps.logger.warn(
+        { partition, code, limit: this.#limit, err: error },
+        'batch refused: looking for the record at fault',
+      );
       return;
     }
     const wait = BACKOFF_MS[Math.min(this.#failures++, BACKOFF_MS.length - 1)] ?? 5_000;
-    this.#deps.logger.error({ partition, code, err: error, retry_in_ms: wait }, 'batch failed: starting over from the commit point');
+    this.#deps.logger.error(
+      { partition, code, err: error, retry_in_ms: wait },
+      'batch failed: starting over from the commit point',
+    );
     await pause(wait, revoked);
   }
 

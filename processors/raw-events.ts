@@ -143,7 +143,16 @@ export class RawEventWriter {
     }
     // Another kind than the column's: it stays in `data`, so that reading gives back what was sent.
     copy.null();
-    this.#member(this.#nameBytes[slot] as Buffer, 0, (this.#nameBytes[slot] as Buffer).length, event.bytes, kind, start, end, long);
+    this.#member(
+      this.#nameBytes[slot] as Buffer,
+      0,
+      (this.#nameBytes[slot] as Buffer).length,
+      event.bytes,
+      kind,
+      start,
+      end,
+      long,
+    );
   }
 
   #data(copy: BinaryCopy, event: EventView): void {
@@ -153,7 +162,16 @@ export class RawEventWriter {
       if (kind === ABSENT) continue;
       const name = this.#nameBytes[slot] as Buffer;
       if (name.includes(DOT)) continue;
-      this.#member(name, 0, name.length, event.bytes, kind, event.starts[slot] as number, event.ends[slot] as number, event.longs[slot] as number);
+      this.#member(
+        name,
+        0,
+        name.length,
+        event.bytes,
+        kind,
+        event.starts[slot] as number,
+        event.ends[slot] as number,
+        event.longs[slot] as number,
+      );
     }
     for (let i = 0; i < event.otherCount; i++) {
       const nameStart = event.otherNameStarts[i] as number;
@@ -258,5 +276,4 @@ export class RawEventWriter {
     json[at++] = QUOTE;
     this.#length = at;
   }
-
 }

@@ -29,7 +29,12 @@ const hex = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteO
  * Adds to cold rows what the database has of them, so that they can be written as absolute values.
  * The caller owns the shard: nobody else changes these rows.
  */
-export async function loadRows(client: ClientBase | Pool, shard: number, table: 'rollups_minute' | 'rollups_hour', rows: readonly Row[]): Promise<void> {
+export async function loadRows(
+  client: ClientBase | Pool,
+  shard: number,
+  table: 'rollups_minute' | 'rollups_hour',
+  rows: readonly Row[],
+): Promise<void> {
   // Distinct values are appended, never rewritten: their rows have no base.
   const cold = rows.filter((row) => !row.based && row.series.meter.meter.aggregation !== 'UNIQUE_COUNT');
   if (cold.length > 0) {

@@ -190,7 +190,8 @@ export class Rollups {
 
   #member(event: EventView, meter: CompiledMeter): number {
     if (meter.valueField === 'user_id') return this.#interner.idOf(event.bytes, event.userStart, event.userEnd);
-    if (meter.valueField === 'request_id') return this.#interner.idOf(event.bytes, event.requestStart, event.requestEnd);
+    if (meter.valueField === 'request_id')
+      return this.#interner.idOf(event.bytes, event.requestStart, event.requestEnd);
     return this.#dimension(event, meter.valueSlot);
   }
 

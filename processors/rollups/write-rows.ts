@@ -4,7 +4,8 @@ import type { ExactSum } from '../../metering/index.ts';
 import type { Rollups } from './rollups.ts';
 import type { Row, Series } from './row.ts';
 
-const COLUMNS = 'bucket, meter_id, shard, tenant_id, group_key, count, last_at, last_key, sum, min, max, last, bins, bin_counts';
+const COLUMNS =
+  'bucket, meter_id, shard, tenant_id, group_key, count, last_at, last_key, sum, min, max, last, bins, bin_counts';
 const COLUMN_COUNT = 14;
 const KEY = 'meter_id, tenant_id, bucket, group_key, shard';
 const MEMBER_COLUMNS = 'bucket, batch, meter_id, shard, tenant_id, group_key, members';
@@ -143,7 +144,8 @@ function writeMembers(copy: BinaryCopy, row: Row, shard: number, batch: number, 
 
 /** Writes what `encodeRollups` made, within the caller's transaction. */
 export async function writeRollups(client: ClientBase, writes: RollupWrites): Promise<void> {
-  if (writes.groups !== null) await client.query({ name: 'insert_groups', text: INSERT_GROUPS, values: [writes.groups] });
+  if (writes.groups !== null)
+    await client.query({ name: 'insert_groups', text: INSERT_GROUPS, values: [writes.groups] });
   await copyRows(client, `rollups_minute (${COLUMNS})`, writes.freshMinutes);
   await upsertRows(client, 'rollups_minute', 'staged_minute', writes.changedMinutes);
   await copyRows(client, `rollups_hour (${COLUMNS})`, writes.freshHours);

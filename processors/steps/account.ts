@@ -110,7 +110,11 @@ export async function writeAccount(client: ClientBase, shard: number, account: A
   });
 }
 
-export async function writeDeadLetters(client: ClientBase, shard: number, letters: readonly DeadLetter[]): Promise<void> {
+export async function writeDeadLetters(
+  client: ClientBase,
+  shard: number,
+  letters: readonly DeadLetter[],
+): Promise<void> {
   if (letters.length === 0) return;
   await client.query(ADD_DEAD_LETTERS, [
     shard,

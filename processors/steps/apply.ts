@@ -35,7 +35,12 @@ export function createApplyStep(deps: { view: EventView; raw: RawEventWriter; te
   ): Promise<Applied> {
     copy.reset();
     const { slice, sound, soundCount, keys } = found;
-    const result: Applied = { days: new Set(), watermark: Number.NEGATIVE_INFINITY, accepted: 0, applied: new Uint8Array(soundCount) };
+    const result: Applied = {
+      days: new Set(),
+      watermark: Number.NEGATIVE_INFINITY,
+      accepted: 0,
+      applied: new Uint8Array(soundCount),
+    };
     let day = Number.NaN;
     for (let s = 0; s < soundCount; s++) {
       if (s % BREATH === BREATH - 1) await new Promise(setImmediate);
@@ -60,7 +65,8 @@ export function createApplyStep(deps: { view: EventView; raw: RawEventWriter; te
     function applyRecord(i: number, s: number): Fault | undefined {
       const from = i === 0 ? 0 : (slice.ends[i - 1] as number);
       const tenant = tenants.get(found.tenants[i] as number);
-      if (tenant === undefined) return { reason: 'unknown_tenant', detail: `tenant ${tenants.name(found.tenants[i] as number)}` };
+      if (tenant === undefined)
+        return { reason: 'unknown_tenant', detail: `tenant ${tenants.name(found.tenants[i] as number)}` };
       if (!view.open(slice.bytes, from, slice.ends[i] as number) || !view.decode())
         return { reason: view.fault, detail: view.faultDetail };
       if (!(view.timestamp >= EARLIEST && view.timestamp < LATEST))

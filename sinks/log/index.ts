@@ -1,0 +1,2 @@
+export { type EmbeddedLogOptions, openEmbeddedLog } from './embedded/embedded-log.ts';
+export * from './port.ts';
