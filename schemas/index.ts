@@ -4,4 +4,5 @@ export * from './errors.ts';
 export * from './event.ts';
 export * from './meters.ts';
 export * from './principal.ts';
+export * from './settings.ts';
 export * from './time-tables.ts';

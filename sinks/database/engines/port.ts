@@ -37,4 +37,6 @@ export interface StorageEngine {
   dropChunk(client: ClientBase, chunk: Chunk): Promise<void>;
   /** Compresses a chunk where the engine can; native returns false. */
   compressChunk(client: ClientBase, chunk: Chunk): Promise<boolean>;
+  /** Forgets what it remembers of existing chunks, after a write found one missing. */
+  forget(): void;
 }

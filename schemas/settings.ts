@@ -1,0 +1,176 @@
+/**
+ * Every setting, in one table: the reader, the check and the manual's list come from it.
+ */
+import { TidemarkError } from './errors.ts';
+import type { Tier } from './principal.ts';
+
+export interface Rate {
+  /** events a second */
+  perSecond: number;
+  /** events that may come at once */
+  burst: number;
+}
+
+export const ROLES = ['ingest', 'processors', 'query', 'jobs'] as const;
+export type Role = (typeof ROLES)[number];
+
+interface Setting<T> {
+  /** shown in the manual; undefined: unset */
+  initial: string | undefined;
+  about: string;
+  secret?: true;
+  /** @throws Error with what is wrong */
+  parse(text: string): T;
+}
+
+const text = (initial: string | undefined, about: string): Setting<string> => ({ initial, about, parse: (value) => value });
+const secret = (about: string, least = 0): Setting<string> => ({
+  initial: undefined,
+  about,
+  secret: true,
+  parse: (value) => {
+    if (value.length < least) throw new Error(`must have at least ${least} characters`);
+    return value;
+  },
+});
+const integer = (initial: number, least: number, most: number, about: string): Setting<number> => ({
+  initial: String(initial),
+  about,
+  parse: (value) => {
+    const number = Number(value);
+    if (!/^\d+$/.test(value) || number < least || number > most) throw new Error(`must be a whole number from ${least} to ${most}`);
+    return number;
+  },
+});
+const choice = <T extends string>(initial: T, of: readonly T[], about: string): Setting<T> => ({
+  initial,
+  about,
+  parse: (value) => {
+    const found = of.find((one) => one === value);
+    if (found === undefined) throw new Error(`must be one of ${of.join(', ')}`);
+    return found;
+  },
+});
+const rate = (initial: string, about: string): Setting<Rate | null> => ({
+  initial,
+  about,
+  parse: (value) => {
+    if (value === 'none') return null;
+    const match = /^(\d{1,9}):(\d{1,9})$/.exec(value);
+    const perSecond = Number(match?.[1]);
+    const burst = Number(match?.[2]);
+    if (!(perSecond >= 1 && burst >= 1)) throw new Error('must be "<events a second>:<burst>" or "none"');
+    return { perSecond, burst };
+  },
+});
+
+const TABLE = {
+  PORT: integer(8080, 0, 65535, 'TCP port of the HTTP server; 0 takes a free one'),
+  HOST: text('127.0.0.1', 'Address to listen on'),
+  TIDEMARK_DATA: text('./data', 'Folder of everything embedded: database, event log, keys'),
+  TIDEMARK_ADMIN_KEY: secret('First platform key, all scopes; made and kept in the data folder where unset', 32),
+  DATABASE_URL: { ...secret('PostgreSQL ≥ 15 to use instead of the embedded one'), parse: parseDatabaseUrl },
+  DATABASE_POOL: integer(12, 4, 500, 'Most connections of one process to the database'),
+  LOG_LEVEL: choice('info', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'Least level that is logged'),
+  LOG_PARTITIONS: integer(4, 1, 1024, 'Partitions of the embedded event log; fixed when it is made'),
+  ROLES: {
+    initial: ROLES.join(','),
+    about: 'What this process does',
+    parse: (value: string) => parseRoles(value),
+  } satisfies Setting<ReadonlySet<Role>>,
+  UNKNOWN_TENANTS: choice('create', ['create', 'reject'], 'What an event of an unknown customer_id does'),
+  IDEMPOTENCY_WINDOW_DAYS: integer(35, 1, 400, 'Days for which a key is remembered; older events are rejected (too_old)'),
+  MAX_AHEAD_SECONDS: integer(300, 0, 86_400, 'Events further ahead of the clock are rejected (too_new)'),
+  RATE_FREE: rate('100:1000', 'Events a second and burst of a tenant of tier free'),
+  RATE_STANDARD: rate('5000:50000', 'The same for tier standard'),
+  RATE_ENTERPRISE: rate('none', 'The same for tier enterprise'),
+  RATE_DISCOVERED: rate('none', 'The same for tenants that only events have made known'),
+  SPREAD_TENANTS: {
+    initial: '',
+    about: 'Tenants too big for one partition: "customer=partitions,…"; never change a number while its events are inside the window',
+    parse: (value: string) => parseSpread(value),
+  } satisfies Setting<ReadonlyMap<string, number>>,
+  LAG_LIMIT: integer(5_000_000, 1_000, 1e12, 'Records waiting on the log beyond which ingest answers 503'),
+  APPEND_DEADLINE_MS: integer(10_000, 100, 600_000, 'Longest wait for the log before ingest answers 503'),
+  PROCESSOR_BATCH_EVENTS: integer(20_000, 1, 1_000_000, 'Most events in one transaction'),
+  PROCESSOR_BATCH_BYTES: integer(16 << 20, 1 << 16, 1 << 30, 'Most bytes of events in one transaction'),
+  PROCESSOR_LINGER_MS: integer(200, 0, 60_000, 'Pause between two batches of a partition that keeps up, so that a batch is worth a commit'),
+  ROLLUP_CACHE_ROWS: integer(200_000, 1_000, 1e8, 'Rollup rows kept in memory'),
+  DEDUPE_MEMORY_MB: integer(256, 1, 1e6, 'Memory for the filters of claimed keys; beyond it claims ask the database'),
+  DEDUPE_SEAL_KEYS: integer(262_144, 16, 1e8, 'Recent keys of a partition kept exactly in memory before they are sealed into a run'),
+} as const satisfies Record<string, Setting<unknown>>;
+
+type Table = typeof TABLE;
+type Optional = { [K in keyof Table]: Table[K]['initial'] extends undefined ? K : never }[keyof Table] | 'TIDEMARK_ADMIN_KEY' | 'DATABASE_URL';
+
+/** All settings, checked. */
+export type Settings = {
+  readonly [K in Exclude<keyof Table, Optional>]: ReturnType<Table[K]['parse']>;
+} & { readonly TIDEMARK_ADMIN_KEY: string | undefined; readonly DATABASE_URL: string | undefined };
+
+/** Parts that this build does not have yet: better refused than silently left out. */
+const NOT_YET: Record<string, string> = { KAFKA_BROKERS: 'Kafka is not in this build yet: unset it to use the embedded log' };
+
+/**
+ * Reads and checks every setting; an empty variable counts as unset.
+ * @throws TidemarkError `invalid_setting` naming every wrong variable at once
+ */
+export function readSettings(env: Readonly<Record<string, string | undefined>>): Settings {
+  const values: Record<string, unknown> = {};
+  const wrong: string[] = [];
+  for (const [name, setting] of Object.entries<Setting<unknown>>(TABLE)) {
+    const given = env[name] || setting.initial;
+    try {
+      values[name] = given === undefined ? undefined : setting.parse(given);
+    } catch (error) {
+      wrong.push(`${name} ${error instanceof Error ? error.message : error}`);
+    }
+  }
+  for (const [name, why] of Object.entries(NOT_YET)) if (env[name]) wrong.push(`${name}: ${why}`);
+  if (wrong.length > 0) throw new TidemarkError('invalid_setting', wrong.join('; '));
+  return values as Settings;
+}
+
+/** The manual's table, in Markdown. */
+export function settingsTable(): string {
+  const rows = Object.entries<Setting<unknown>>(TABLE).map(
+    ([name, { initial, about, secret: hidden }]) =>
+      `| \`${name}\` | ${initial === undefined ? '–' : `\`${initial || ' '}\``} | ${about}${hidden ? ' (secret)' : ''} |`,
+  );
+  return ['| variable | default | what |', '|---|---|---|', ...rows].join('\n');
+}
+
+/** Events a second by tier. */
+export function ratesOf(settings: Settings): Record<Tier, Rate | null> {
+  return {
+    free: settings.RATE_FREE,
+    standard: settings.RATE_STANDARD,
+    enterprise: settings.RATE_ENTERPRISE,
+    discovered: settings.RATE_DISCOVERED,
+  };
+}
+
+function parseDatabaseUrl(value: string): string {
+  const url = URL.parse(value);
+  // The value holds a password: it is not repeated.
+  if (url === null || !/^postgres(ql)?:$/.test(url.protocol)) throw new Error('must be a postgres:// URL');
+  return value;
+}
+
+function parseRoles(value: string): ReadonlySet<Role> {
+  const roles = value.split(',').map((part) => part.trim());
+  const known = ROLES.filter((role) => roles.includes(role));
+  if (known.length === 0 || roles.some((role) => !ROLES.some((one) => one === role))) throw new Error(`must list some of ${ROLES.join(', ')}`);
+  return new Set(known);
+}
+
+function parseSpread(value: string): ReadonlyMap<string, number> {
+  const spread = new Map<string, number>();
+  for (const part of value.split(',').filter((one) => one.trim() !== '')) {
+    const match = /^\s*(.+)=(\d{1,4})\s*$/.exec(part);
+    const count = Number(match?.[2]);
+    if (match?.[1] === undefined || count < 1) throw new Error(`must be "customer=partitions,…", not "${part}"`);
+    spread.set(match[1], count);
+  }
+  return spread;
+}

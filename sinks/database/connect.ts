@@ -1,0 +1,71 @@
+import pg from 'pg';
+
+/** Most connections, and what the connection is called in pg_stat_activity. */
+export interface ConnectOptions {
+  max: number;
+  name: string;
+  /** a statement that runs longer is cancelled; 0: never */
+  statementTimeoutMs?: number;
+}
+
+/**
+ * A pool whose connections see our schema and UTC, whatever the role's own settings say.
+ * bigint and numeric come back as strings: no digit is lost.
+ */
+export function connect(url: string, { max, name, statementTimeoutMs = 0 }: ConnectOptions): pg.Pool {
+  const pool = new pg.Pool({
+    connectionString: url,
+    max,
+    application_name: name,
+    connectionTimeoutMillis: 5_000,
+    idleTimeoutMillis: 60_000,
+    keepAlive: true,
+    options: `-c search_path=tidemark -c timezone=UTC -c jit=off -c statement_timeout=${statementTimeoutMs}`,
+  });
+  // An idle connection that the server closes is replaced on the next borrow; without a listener it would end the process.
+  pool.on('error', () => undefined);
+  return pool;
+}
+
+/** A PostgreSQL identifier, quoted (manual, 4.1.1): the one place where a name becomes part of a statement. */
+export function quoteIdentifier(name: string): string {
+  if (name === '' || name.includes('\0') || Buffer.byteLength(name) > 63) throw new RangeError('not an identifier');
+  return `"${name.replaceAll('"', '""')}"`;
+}
+
+/** SQLSTATEs (manual, appendix A) after which the same work may succeed. */
+const RETRYABLE = [
+  /^08/, // connection exception
+  /^40/, // transaction rollback: serialization failure, deadlock
+  /^53/, // insufficient resources
+  /^55P03$/, // lock not available
+  /^57P/, // operator intervention: shutdown, crash, starting up
+  /^58/, // system error
+];
+
+/** Whether an error of the database or the way to it passes by itself. */
+export function isTransient(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  if (/^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)/.test(code)) return true;
+  if (RETRYABLE.some((pattern) => pattern.test(code))) return true;
+  return error instanceof Error && /Connection terminated|timeout exceeded when trying to connect/.test(error.message);
+}
+
+/** Runs `work` in one transaction; rolls back when it throws. A broken connection is thrown away, not lent again. */
+export async function withTransaction<T>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  try {
+    await client.query('BEGIN');
+    const result = await work(client);
+    await client.query('COMMIT');
+    return result;
+  } catch (error) {
+    await client.query('ROLLBACK').catch((failure: Error) => {
+      broken = failure;
+    });
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+}

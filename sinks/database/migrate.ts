@@ -1,0 +1,81 @@
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import type pg from 'pg';
+import { TidemarkError } from '../../schemas/index.ts';
+
+export interface Migration {
+  version: number;
+  name: string;
+  sql: string;
+  sha256: string;
+}
+
+const FOLDER = new URL('../../schemas/sql/', import.meta.url);
+/** Any constant: one migration run at a time in a database. */
+const LOCK = 7_433_563_561;
+
+/** The numbered SQL files, in order. @throws Error when numbers repeat or a name is malformed */
+export function readMigrations(folder: URL = FOLDER): Migration[] {
+  const files = readdirSync(folder)
+    .filter((file) => file.endsWith('.sql'))
+    .sort();
+  return files.map((file, i) => {
+    const match = /^(\d{4})_([a-z0-9_]+)\.sql$/.exec(file);
+    if (match?.[1] === undefined || match[2] === undefined || Number(match[1]) !== i + 1)
+      throw new Error(`migration ${file}: expected number ${i + 1} as NNNN_name.sql`);
+    const sql = readFileSync(new URL(file, folder), 'utf8');
+    return { version: i + 1, name: match[2], sql, sha256: createHash('sha256').update(sql).digest('hex') };
+  });
+}
+
+/**
+ * Applies what is missing, each file in a transaction of its own; safe when several processes start at once.
+ * @returns versions applied now
+ * @throws TidemarkError `migration_changed` | `migration_missing`
+ */
+export async function migrate(pool: pg.Pool, migrations: readonly Migration[] = readMigrations()): Promise<number[]> {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  try {
+    await client.query('SELECT pg_advisory_lock($1)', [LOCK]);
+    await client.query('CREATE SCHEMA IF NOT EXISTS tidemark');
+    await client.query(
+      'CREATE TABLE IF NOT EXISTS schema_migrations (version int PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())',
+    );
+    const missing = await pending(client, migrations);
+    for (const { version, name, sql, sha256 } of missing) {
+      await client.query('BEGIN');
+      await client.query(sql);
+      await client.query('INSERT INTO schema_migrations (version, name, sha256) VALUES ($1, $2, $3)', [version, name, sha256]);
+      await client.query('COMMIT');
+    }
+    return missing.map((one) => one.version);
+  } catch (error) {
+    broken = error instanceof Error ? error : new Error(String(error));
+    throw error;
+  } finally {
+    // The lock belongs to the session.
+    if (broken === undefined) await client.query('SELECT pg_advisory_unlock($1)', [LOCK]);
+    client.release(broken);
+  }
+}
+
+/** Whether every migration of this build is applied, unchanged. */
+export async function isMigrated(pool: pg.Pool): Promise<boolean> {
+  return (await pending(pool, readMigrations())).length === 0;
+}
+
+async function pending(client: Pick<pg.ClientBase, 'query'> | pg.Pool, migrations: readonly Migration[]): Promise<Migration[]> {
+  const query = client.query.bind(client) as pg.ClientBase['query'];
+  const { rows } = await query<{ version: number; name: string; sha256: string }>(
+    'SELECT version, name, sha256 FROM schema_migrations ORDER BY version',
+  );
+  for (const row of rows) {
+    const ours = migrations.find((one) => one.version === row.version);
+    if (ours === undefined)
+      throw new TidemarkError('migration_missing', `the database has migration ${row.version} (${row.name}), which this build lacks`);
+    if (ours.sha256 !== row.sha256)
+      throw new TidemarkError('migration_changed', `migration ${row.version} (${ours.name}) was changed after it was applied`);
+  }
+  return migrations.filter((one) => !rows.some((row) => row.version === one.version));
+}
