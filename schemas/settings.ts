@@ -23,7 +23,11 @@ interface Setting<T> {
   parse(text: string): T;
 }
 
-const text = (initial: string | undefined, about: string): Setting<string> => ({ initial, about, parse: (value) => value });
+const text = (initial: string | undefined, about: string): Setting<string> => ({
+  initial,
+  about,
+  parse: (value) => value,
+});
 const secret = (about: string, least = 0): Setting<string> => ({
   initial: undefined,
   about,
@@ -38,7 +42,8 @@ const integer = (initial: number, least: number, most: number, about: string): S
   about,
   parse: (value) => {
     const number = Number(value);
-    if (!/^\d+$/.test(value) || number < least || number > most) throw new Error(`must be a whole number from ${least} to ${most}`);
+    if (!/^\d+$/.test(value) || number < least || number > most)
+      throw new Error(`must be a whole number from ${least} to ${most}`);
     return number;
   },
 });
@@ -71,7 +76,11 @@ const TABLE = {
   TIDEMARK_ADMIN_KEY: secret('First platform key, all scopes; made and kept in the data folder where unset', 32),
   DATABASE_URL: { ...secret('PostgreSQL ≥ 15 to use instead of the embedded one'), parse: parseDatabaseUrl },
   DATABASE_POOL: integer(12, 4, 500, 'Most connections of one process to the database'),
-  LOG_LEVEL: choice('info', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'Least level that is logged'),
+  LOG_LEVEL: choice(
+    'info',
+    ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'],
+    'Least level that is logged',
+  ),
   LOG_PARTITIONS: integer(4, 1, 1024, 'Partitions of the embedded event log; fixed when it is made'),
   ROLES: {
     initial: ROLES.join(','),
@@ -79,7 +88,12 @@ const TABLE = {
     parse: (value: string) => parseRoles(value),
   } satisfies Setting<ReadonlySet<Role>>,
   UNKNOWN_TENANTS: choice('create', ['create', 'reject'], 'What an event of an unknown customer_id does'),
-  IDEMPOTENCY_WINDOW_DAYS: integer(35, 1, 400, 'Days for which a key is remembered; older events are rejected (too_old)'),
+  IDEMPOTENCY_WINDOW_DAYS: integer(
+    35,
+    1,
+    400,
+    'Days for which a key is remembered; older events are rejected (too_old)',
+  ),
   MAX_AHEAD_SECONDS: integer(300, 0, 86_400, 'Events further ahead of the clock are rejected (too_new)'),
   RATE_FREE: rate('100:1000', 'Events a second and burst of a tenant of tier free'),
   RATE_STANDARD: rate('5000:50000', 'The same for tier standard'),
@@ -87,21 +101,35 @@ const TABLE = {
   RATE_DISCOVERED: rate('none', 'The same for tenants that only events have made known'),
   SPREAD_TENANTS: {
     initial: '',
-    about: 'Tenants too big for one partition: "customer=partitions,…"; never change a number while its events are inside the window',
+    about:
+      'Tenants too big for one partition: "customer=partitions,…"; never change a number while its events are inside the window',
     parse: (value: string) => parseSpread(value),
   } satisfies Setting<ReadonlyMap<string, number>>,
   LAG_LIMIT: integer(5_000_000, 1_000, 1e12, 'Records waiting on the log beyond which ingest answers 503'),
   APPEND_DEADLINE_MS: integer(10_000, 100, 600_000, 'Longest wait for the log before ingest answers 503'),
   PROCESSOR_BATCH_EVENTS: integer(20_000, 1, 1_000_000, 'Most events in one transaction'),
   PROCESSOR_BATCH_BYTES: integer(16 << 20, 1 << 16, 1 << 30, 'Most bytes of events in one transaction'),
-  PROCESSOR_LINGER_MS: integer(200, 0, 60_000, 'Pause between two batches of a partition that keeps up, so that a batch is worth a commit'),
+  PROCESSOR_LINGER_MS: integer(
+    200,
+    0,
+    60_000,
+    'Pause between two batches of a partition that keeps up, so that a batch is worth a commit',
+  ),
   ROLLUP_CACHE_ROWS: integer(200_000, 1_000, 1e8, 'Rollup rows kept in memory'),
   DEDUPE_MEMORY_MB: integer(256, 1, 1e6, 'Memory for the filters of claimed keys; beyond it claims ask the database'),
-  DEDUPE_SEAL_KEYS: integer(262_144, 16, 1e8, 'Recent keys of a partition kept exactly in memory before they are sealed into a run'),
+  DEDUPE_SEAL_KEYS: integer(
+    262_144,
+    16,
+    1e8,
+    'Recent keys of a partition kept exactly in memory before they are sealed into a run',
+  ),
 } as const satisfies Record<string, Setting<unknown>>;
 
 type Table = typeof TABLE;
-type Optional = { [K in keyof Table]: Table[K]['initial'] extends undefined ? K : never }[keyof Table] | 'TIDEMARK_ADMIN_KEY' | 'DATABASE_URL';
+type Optional =
+  | { [K in keyof Table]: Table[K]['initial'] extends undefined ? K : never }[keyof Table]
+  | 'TIDEMARK_ADMIN_KEY'
+  | 'DATABASE_URL';
 
 /** All settings, checked. */
 export type Settings = {
@@ -109,7 +137,9 @@ export type Settings = {
 } & { readonly TIDEMARK_ADMIN_KEY: string | undefined; readonly DATABASE_URL: string | undefined };
 
 /** Parts that this build does not have yet: better refused than silently left out. */
-const NOT_YET: Record<string, string> = { KAFKA_BROKERS: 'Kafka is not in this build yet: unset it to use the embedded log' };
+const NOT_YET: Record<string, string> = {
+  KAFKA_BROKERS: 'Kafka is not in this build yet: unset it to use the embedded log',
+};
 
 /**
  * Reads and checks every setting; an empty variable counts as unset.
@@ -160,7 +190,8 @@ function parseDatabaseUrl(value: string): string {
 function parseRoles(value: string): ReadonlySet<Role> {
   const roles = value.split(',').map((part) => part.trim());
   const known = ROLES.filter((role) => roles.includes(role));
-  if (known.length === 0 || roles.some((role) => !ROLES.some((one) => one === role))) throw new Error(`must list some of ${ROLES.join(', ')}`);
+  if (known.length === 0 || roles.some((role) => !ROLES.some((one) => one === role)))
+    throw new Error(`must list some of ${ROLES.join(', ')}`);
   return new Set(known);
 }
 

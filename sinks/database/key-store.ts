@@ -45,7 +45,10 @@ export function generateKey(mode: 'live' | 'test' = 'live'): NewKey {
  * API keys of the database, and the one from the settings.
  * @param adminKey platform key with all scopes
  */
-export function openKeyStore(pool: pg.Pool, { adminKey, now = Date.now }: { adminKey: string; now?: () => number }): KeyStore {
+export function openKeyStore(
+  pool: pg.Pool,
+  { adminKey, now = Date.now }: { adminKey: string; now?: () => number },
+): KeyStore {
   const admin = sha256(adminKey);
   const adminPrincipal: Principal = { keyId: 'admin', tenant: null, scopes: new Set(SCOPES) };
   const cache = new Map<string, { principal: Principal | undefined; at: number }>();
@@ -85,7 +88,8 @@ const sha256 = (text: string): Buffer => createHash('sha256').update(text).diges
 /** Uniform: bytes beyond the largest multiple of 62 are drawn again. */
 function randomText(length: number): string {
   let out = '';
-  while (out.length < length) for (const byte of randomBytes(length)) if (byte < 248 && out.length < length) out += ALPHABET[byte % 62];
+  while (out.length < length)
+    for (const byte of randomBytes(length)) if (byte < 248 && out.length < length) out += ALPHABET[byte % 62];
   return out;
 }
 

@@ -46,7 +46,11 @@ export async function migrate(pool: pg.Pool, migrations: readonly Migration[] = 
     for (const { version, name, sql, sha256 } of missing) {
       await client.query('BEGIN');
       await client.query(sql);
-      await client.query('INSERT INTO schema_migrations (version, name, sha256) VALUES ($1, $2, $3)', [version, name, sha256]);
+      await client.query('INSERT INTO schema_migrations (version, name, sha256) VALUES ($1, $2, $3)', [
+        version,
+        name,
+        sha256,
+      ]);
       await client.query('COMMIT');
     }
     return missing.map((one) => one.version);
@@ -65,7 +69,10 @@ export async function isMigrated(pool: pg.Pool): Promise<boolean> {
   return (await pending(pool, readMigrations())).length === 0;
 }
 
-async function pending(client: Pick<pg.ClientBase, 'query'> | pg.Pool, migrations: readonly Migration[]): Promise<Migration[]> {
+async function pending(
+  client: Pick<pg.ClientBase, 'query'> | pg.Pool,
+  migrations: readonly Migration[],
+): Promise<Migration[]> {
   const query = client.query.bind(client) as pg.ClientBase['query'];
   const { rows } = await query<{ version: number; name: string; sha256: string }>(
     'SELECT version, name, sha256 FROM schema_migrations ORDER BY version',
@@ -73,9 +80,15 @@ async function pending(client: Pick<pg.ClientBase, 'query'> | pg.Pool, migration
   for (const row of rows) {
     const ours = migrations.find((one) => one.version === row.version);
     if (ours === undefined)
-      throw new TidemarkError('migration_missing', `the database has migration ${row.version} (${row.name}), which this build lacks`);
+      throw new TidemarkError(
+        'migration_missing',
+        `the database has migration ${row.version} (${row.name}), which this build lacks`,
+      );
     if (ours.sha256 !== row.sha256)
-      throw new TidemarkError('migration_changed', `migration ${row.version} (${ours.name}) was changed after it was applied`);
+      throw new TidemarkError(
+        'migration_changed',
+        `migration ${row.version} (${ours.name}) was changed after it was applied`,
+      );
   }
   return migrations.filter((one) => !rows.some((row) => row.version === one.version));
 }

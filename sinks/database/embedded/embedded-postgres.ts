@@ -51,7 +51,10 @@ interface Binaries {
  * Starts (or finds) the server of `directory`; makes the cluster on first use.
  * @throws Error with the end of PostgreSQL's own log when it does not come up
  */
-export async function startEmbeddedPostgres(directory: string, settings: Record<string, string> = {}): Promise<EmbeddedPostgres> {
+export async function startEmbeddedPostgres(
+  directory: string,
+  settings: Record<string, string> = {},
+): Promise<EmbeddedPostgres> {
   const cluster = join(directory, 'cluster');
   const log = join(directory, 'postgres.log');
   const passwordFile = join(directory, 'password');
@@ -66,7 +69,12 @@ export async function startEmbeddedPostgres(directory: string, settings: Record<
   const args = ['-D', cluster, '-p', String(port), '-h', '127.0.0.1', '-k', ''];
   for (const [name, value] of Object.entries({ ...SETTINGS, ...settings })) args.push('-c', `${name}=${value}`);
   const output = openSync(log, 'a', 0o600);
-  const child = spawn(binaries.postgres, args, { stdio: ['ignore', output, output], detached: true, cwd: directory, ...identity });
+  const child = spawn(binaries.postgres, args, {
+    stdio: ['ignore', output, output],
+    detached: true,
+    cwd: directory,
+    ...identity,
+  });
   closeSync(output);
   child.unref();
   const url = urlOf(port, password);
@@ -77,11 +85,16 @@ export async function startEmbeddedPostgres(directory: string, settings: Record<
 /** As root, PostgreSQL must run as somebody else: the system user `postgres`, made where it is missing. */
 function unprivilegedIdentity(): { uid: number; gid: number } | undefined {
   if (process.getuid?.() !== 0) return undefined;
-  const id = (flag: string) => Number(spawnSync('id', [flag, 'postgres'], { encoding: 'utf8' }).stdout.trim() || Number.NaN);
+  const id = (flag: string) =>
+    Number(spawnSync('id', [flag, 'postgres'], { encoding: 'utf8' }).stdout.trim() || Number.NaN);
   if (Number.isNaN(id('-u'))) {
-    const made = spawnSync('useradd', ['--system', '--user-group', '--no-create-home', 'postgres'], { encoding: 'utf8' });
+    const made = spawnSync('useradd', ['--system', '--user-group', '--no-create-home', 'postgres'], {
+      encoding: 'utf8',
+    });
     if (made.status !== 0)
-      throw new Error(`PostgreSQL can't run as root, and making the user "postgres" failed: ${made.stderr.trim()}. Run: useradd --system postgres`);
+      throw new Error(
+        `PostgreSQL can't run as root, and making the user "postgres" failed: ${made.stderr.trim()}. Run: useradd --system postgres`,
+      );
   }
   return { uid: id('-u'), gid: id('-g') };
 }
@@ -114,7 +127,17 @@ function initialise(binaries: Binaries, { directory, cluster, passwordFile, iden
   if (identity !== undefined) for (const path of [directory, passwordFile]) chownSync(path, identity.uid, identity.gid);
   execFileSync(
     binaries.initdb,
-    ['-D', cluster, '-U', USER, '--auth=scram-sha-256', `--pwfile=${passwordFile}`, '--encoding=UTF8', '--locale=C', '--no-instructions'],
+    [
+      '-D',
+      cluster,
+      '-U',
+      USER,
+      '--auth=scram-sha-256',
+      `--pwfile=${passwordFile}`,
+      '--encoding=UTF8',
+      '--locale=C',
+      '--no-instructions',
+    ],
     { stdio: ['ignore', 'ignore', 'pipe'], cwd: directory, ...identity },
   );
   writeFileSync(finished, '');
@@ -157,7 +180,9 @@ async function ready(url: string, child: ChildProcess, log: string): Promise<voi
   const deadline = Date.now() + READY_WITHIN_MS;
   while (!(await answers(url))) {
     if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline)
-      throw new Error(`the embedded PostgreSQL did not start; the end of its log:\n${readFileSync(log, 'utf8').slice(-2_000)}`);
+      throw new Error(
+        `the embedded PostgreSQL did not start; the end of its log:\n${readFileSync(log, 'utf8').slice(-2_000)}`,
+      );
     await delay(25);
   }
 }

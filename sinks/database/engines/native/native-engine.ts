@@ -32,10 +32,10 @@ export class NativeEngine implements StorageEngine {
 
   /** Made aside and attached: attaching locks the parent far less than CREATE … PARTITION OF (manual, 5.12.2.2). */
   async #create(client: ClientBase, table: TimeTable, name: string, from: number): Promise<void> {
-    const exists = await client.query('SELECT 1 FROM pg_inherits WHERE inhparent = to_regclass($1) AND inhrelid = to_regclass($2)', [
-      table.table,
-      quoteIdentifier(name),
-    ]);
+    const exists = await client.query(
+      'SELECT 1 FROM pg_inherits WHERE inhparent = to_regclass($1) AND inhrelid = to_regclass($2)',
+      [table.table, quoteIdentifier(name)],
+    );
     if (exists.rowCount === 1) return;
     const parent = quoteIdentifier(table.table);
     const chunk = quoteIdentifier(name);
@@ -44,7 +44,9 @@ export class NativeEngine implements StorageEngine {
     const bounds = `FROM ('${iso(from)}') TO ('${iso(from + table.chunkMs)}')`;
     await client.query('BEGIN');
     try {
-      await client.query(`CREATE TABLE IF NOT EXISTS ${chunk} (LIKE ${parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)${storage}`);
+      await client.query(
+        `CREATE TABLE IF NOT EXISTS ${chunk} (LIKE ${parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)${storage}`,
+      );
       await client.query(`ALTER TABLE ${parent} ATTACH PARTITION ${chunk} FOR VALUES ${bounds}`);
       await client.query('COMMIT');
     } catch (error) {
@@ -59,7 +61,16 @@ export class NativeEngine implements StorageEngine {
     return rows.flatMap(({ name, bound, bytes }) => {
       const [, from, to] = BOUND.exec(bound) ?? [];
       if (from === undefined || to === undefined) return [];
-      return [{ table: table.table, name, from: Date.parse(`${from}Z`.replace('+00Z', 'Z')), to: Date.parse(`${to}Z`.replace('+00Z', 'Z')), bytes, compressed: false }];
+      return [
+        {
+          table: table.table,
+          name,
+          from: Date.parse(`${from}Z`.replace('+00Z', 'Z')),
+          to: Date.parse(`${to}Z`.replace('+00Z', 'Z')),
+          bytes,
+          compressed: false,
+        },
+      ];
     });
   }
 
