@@ -196,6 +196,7 @@ export class EventScan {
     if (this.#notANumber(nameStart, nameEnd)) return true;
     const start = scanner.at;
     scanner.number();
+    if (scanner.plainDecimal) return this.#add(nameStart, nameEnd, KIND.decimal, start, scanner.at, 0);
     if (!Number.isNaN(scanner.integer)) return this.#add(nameStart, nameEnd, KIND.long, 0, 0, scanner.integer);
     return this.#decimal(nameStart, nameEnd, start, scanner.at);
   }
@@ -228,7 +229,7 @@ export class EventScan {
 
   #add(nameStart: number, nameEnd: number, kind: number, start: number, end: number, long: number): boolean {
     const at = this.count;
-    if (at === MOST) return false;
+    if (at === MOST || nameEnd - nameStart > LIMITS.attributeBytes) return false;
     this.nameStarts[at] = nameStart;
     this.nameEnds[at] = nameEnd;
     this.kinds[at] = kind;
@@ -322,7 +323,10 @@ export class EventScan {
     const scanner = this.#scanner;
     const { bytes } = scanner;
     const length = end - start;
-    if (length === 9 || length === 11) {
+    const first = bytes[start];
+    const second = bytes[start + 1];
+    // __proto__, constructor, prototype: a string is made only for names that begin like them.
+    if ((length === 9 && (first === 95 || (first === 112 && second === 114))) || (length === 11 && first === 99 && second === 111)) {
       const name = scanner.text(start, end);
       if (name === '__proto__' || name === 'constructor' || name === 'prototype') this.refuse('forbidden_key', name, 'is no name');
     }

@@ -17,7 +17,7 @@ export class MalformedJson extends Error {
 export const CHAR = { quote: 34, comma: 44, colon: 58, open: 123, close: 125, openArray: 91, closeArray: 93, backslash: 92 } as const;
 
 export class JsonScanner {
-  bytes: Uint8Array;
+  bytes: Buffer;
   at = 0;
   readonly end: number;
   /** range of the last string, without quotes, escapes decoded */
@@ -27,9 +27,11 @@ export class JsonScanner {
   stringBad = false;
   /** the last number: an integer of at most 15 digits has its value here, others are NaN */
   integer = 0;
+  /** the last number is a plain decimal of few digits, as the log holds it */
+  plainDecimal = false;
   #used: number;
 
-  constructor(body: Uint8Array) {
+  constructor(body: Buffer) {
     this.bytes = body;
     this.end = body.length;
     this.#used = body.length;
@@ -95,7 +97,7 @@ export class JsonScanner {
     }
     let text: string;
     try {
-      const parsed: unknown = JSON.parse(Buffer.from(this.bytes.buffer, this.bytes.byteOffset + start - 1, at - start + 2).toString('utf8'));
+      const parsed: unknown = JSON.parse(this.bytes.toString('utf8', start - 1, at + 1));
       text = String(parsed);
     } catch {
       this.at = from;
@@ -117,7 +119,7 @@ export class JsonScanner {
       this.bytes = grown;
     }
     const start = this.#used;
-    Buffer.from(this.bytes.buffer, this.bytes.byteOffset, this.bytes.length).write(text, start, 'utf8');
+    this.bytes.write(text, start, 'utf8');
     this.#used += length;
     return start;
   }
@@ -144,12 +146,16 @@ export class JsonScanner {
     const count = at - first;
     if (count === 0 || (count > 1 && bytes[first] === 48)) this.fail('not a value');
     this.integer = count <= 15 ? (negative ? -value : value) + 0 : Number.NaN;
+    this.plainDecimal = false;
     if (bytes[at] === 46) {
       this.integer = Number.NaN;
+      const point = at;
       at = this.#digits(at + 1);
+      this.plainDecimal = count <= 15 && at - point - 1 <= 15;
     }
     if (bytes[at] === 101 || bytes[at] === 69) {
       this.integer = Number.NaN;
+      this.plainDecimal = false;
       at++;
       if (bytes[at] === 43 || bytes[at] === 45) at++;
       at = this.#digits(at);
@@ -175,6 +181,6 @@ export class JsonScanner {
   }
 
   text(start: number, end: number): string {
-    return Buffer.from(this.bytes.buffer, this.bytes.byteOffset, this.bytes.length).toString('utf8', start, end);
+    return this.bytes.toString('utf8', start, end);
   }
 }

@@ -1,4 +1,4 @@
-import { HEADER_V1, KIND, writeLong } from '../schemas/index.ts';
+import { HEADER_V1, KIND, LIMITS, writeLong } from '../schemas/index.ts';
 import type { RecordBatch } from '../sinks/index.ts';
 import type { EventScan } from './event-scan.ts';
 
@@ -44,7 +44,7 @@ export class RecordWriter {
 
   /** Appends one record. @param bytes what the scan's ranges point into */
   write(envelope: Envelope, scan: EventScan, bytes: Uint8Array): void {
-    this.#reserve((scan.to - scan.from) * 2 + scan.count * 32 + FIXED_BYTES + LONGEST_ENVELOPE);
+    this.#reserve((scan.to - scan.from) * 2 + scan.count * (LIMITS.attributeBytes + 32) + FIXED_BYTES + LONGEST_ENVELOPE);
     const out = this.#out;
     for (let i = 0; i < 10; i++) out[this.#at++] = HEADER_V1[i] as number;
     this.#string(envelope.tenant.bytes, envelope.tenant.start, envelope.tenant.end);
