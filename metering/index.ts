@@ -1,2 +1,3 @@
 export * from './exact.ts';
+export * from './meters.ts';
 export * from './sketch.ts';

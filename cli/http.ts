@@ -1,0 +1,93 @@
+import { randomUUID } from 'node:crypto';
+import swagger from '@fastify/swagger';
+import swaggerUi from '@fastify/swagger-ui';
+import Fastify, { type FastifyBaseLogger, type FastifyError, type FastifyInstance } from 'fastify';
+import { type ErrorCode, type KeyStore, TidemarkError, toProblem } from '../schemas/index.ts';
+import { isTransient } from '../sinks/index.ts';
+
+/** Fastify's own errors in terms of the catalogue. */
+const BY_STATUS: Record<number, ErrorCode> = {
+  400: 'invalid_body',
+  404: 'not_found',
+  405: 'method_not_allowed',
+  413: 'body_too_large',
+  415: 'unsupported_media_type',
+  431: 'invalid_parameter',
+};
+
+/** The HTTP application without its routes: request ids, errors as problem+json, keys, documentation. */
+export async function createHttp(deps: { keys: KeyStore; logger: FastifyBaseLogger; isStopping(): boolean }): Promise<FastifyInstance> {
+  const app: FastifyInstance = Fastify({
+    loggerInstance: deps.logger,
+    disableRequestLogging: true,
+    genReqId: (request) => {
+      const given = request.headers['x-request-id'];
+      return typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID();
+    },
+    requestIdLogLabel: 'request_id',
+    routerOptions: { maxParamLength: 512, ignoreTrailingSlash: true },
+    forceCloseConnections: 'idle',
+    keepAliveTimeout: 30_000,
+    onProtoPoisoning: 'remove',
+    ajv: { customOptions: { coerceTypes: 'array', removeAdditional: false, allErrors: false } },
+    frameworkErrors: (error, request, reply) => {
+      void reply.send(describe(error, request.id));
+    },
+  });
+
+  app.setErrorHandler((error: FastifyError | Error, request, reply) => {
+    const known = describe(error, request.id);
+    if (known.status >= 500) request.log.error({ err: error, code: known.code, url: request.url }, error.message);
+    if (error instanceof TidemarkError) reply.headers(error.headers);
+    // Exactly this content type: a charset parameter is none of problem+json's.
+    return reply.code(known.status).header('content-type', 'application/problem+json').send(Buffer.from(JSON.stringify(known)));
+  });
+  app.setNotFoundHandler((request) => {
+    throw new TidemarkError('not_found', `there is no ${request.method} ${request.url.split('?', 1)[0]}`);
+  });
+  app.addHook('onRequest', async (_request, reply) => {
+    if (deps.isStopping()) {
+      reply.header('connection', 'close');
+      throw new TidemarkError('shutting_down', 'the server is stopping', { headers: { 'retry-after': '1' } });
+    }
+  });
+  app.addHook('onSend', async (request, reply) => {
+    reply.header('x-request-id', request.id);
+  });
+
+  app.decorateRequest('authorize', async function (scope) {
+    const [scheme, bearer] = (this.headers.authorization ?? '').split(' ', 2);
+    const challenge = { headers: { 'www-authenticate': 'Bearer' } };
+    if (scheme?.toLowerCase() !== 'bearer' || !bearer) throw new TidemarkError('unauthorized', 'no bearer key', challenge);
+    const principal = await deps.keys.authenticate(bearer);
+    if (principal === undefined) throw new TidemarkError('unauthorized', 'the key is unknown or revoked', challenge);
+    if (!principal.scopes.has(scope)) throw new TidemarkError('forbidden', `the key lacks the scope ${scope}`);
+    return principal;
+  });
+
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'Tidemark', version: '1', description: 'Metering and analytics: events in, exact totals and percentiles out.' },
+      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer' } } },
+      security: [{ key: [] }],
+    },
+  });
+  await app.register(swaggerUi, { routePrefix: '/docs' });
+  app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger());
+  return app;
+}
+
+/** Any error as a problem of the catalogue; its own text only where it is ours to show. */
+function describe(error: FastifyError | Error, requestId: string) {
+  if (error instanceof TidemarkError) return toProblem(error, requestId);
+  if ('validation' in error && Array.isArray(error.validation)) {
+    const inBody = 'validationContext' in error && error.validationContext === 'body';
+    return toProblem(new TidemarkError(inBody ? 'invalid_body' : 'invalid_parameter', error.message), requestId);
+  }
+  if (isTransient(error)) return toProblem(new TidemarkError('database_unavailable', 'the database can not be reached now'), requestId);
+  const status = 'statusCode' in error && typeof error.statusCode === 'number' ? error.statusCode : 500;
+  const code = BY_STATUS[status] ?? (status < 500 ? 'invalid_body' : undefined);
+  if (code !== undefined) return toProblem(new TidemarkError(code, error.message), requestId);
+  return toProblem(new TidemarkError('internal', 'something went wrong on our side'), requestId);
+}

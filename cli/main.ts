@@ -1,0 +1,18 @@
+import { Command } from 'commander';
+import { demoCommand } from './demo/index.ts';
+import { importCommand } from './import/index.ts';
+import { startCommand } from './start.ts';
+import { TidemarkError } from '../schemas/index.ts';
+
+const program = new Command('tidemark').description('Exact usage metering, percentiles and billing for multi-tenant products');
+startCommand(program);
+importCommand(program);
+demoCommand(program);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  // What the operator can mend is said in words; anything else is a bug and shows where.
+  process.stderr.write(`tidemark: ${error instanceof TidemarkError ? `${error.message} (${error.code})` : error instanceof Error ? error.stack : error}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,65 @@
+/** The processors in a thread of their own: ingest and queries keep the main thread. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { BUILTIN_METERS } from '../metering/index.ts';
+import { runProcessors, type Step } from '../processors/index.ts';
+import { readSettings } from '../schemas/index.ts';
+import { connect, NativeEngine, openEmbeddedLog, openTenantDirectory } from '../sinks/index.ts';
+import { createLogger } from './logger.ts';
+
+export interface WorkerData {
+  env: Record<string, string>;
+  databaseUrl: string;
+  logDirectory: string;
+}
+
+const DAY_MS = 86_400_000;
+const port = parentPort;
+if (port === null) throw new Error('this file runs as a worker thread');
+
+const { env, databaseUrl, logDirectory }: WorkerData = workerData;
+const settings = readSettings(env);
+const logger = createLogger(settings.LOG_LEVEL, 'processors');
+const pool = connect(databaseUrl, { max: settings.LOG_PARTITIONS * 2 + 2, name: 'tidemark-processors' });
+const log = await openEmbeddedLog({ directory: logDirectory, partitions: settings.LOG_PARTITIONS });
+const fault = faultFrom(env.TIDEMARK_TEST_KILL_AT);
+const processors = await runProcessors({
+  pool,
+  engine: new NativeEngine(),
+  log,
+  directory: openTenantDirectory(pool),
+  meters: BUILTIN_METERS,
+  logger,
+  now: Date.now,
+  settings: {
+    batchEvents: settings.PROCESSOR_BATCH_EVENTS,
+    batchBytes: settings.PROCESSOR_BATCH_BYTES,
+    lingerMs: settings.PROCESSOR_LINGER_MS,
+    cacheRows: settings.ROLLUP_CACHE_ROWS,
+    dedupeMemoryBytes: settings.DEDUPE_MEMORY_MB * 1024 * 1024,
+    dedupeSealKeys: settings.DEDUPE_SEAL_KEYS,
+    windowMs: settings.IDEMPOTENCY_WINDOW_DAYS * DAY_MS,
+    unknownTenants: settings.UNKNOWN_TENANTS,
+  },
+  ...(fault === undefined ? {} : { fault }),
+});
+
+port.on('message', async (message: unknown) => {
+  if (message === 'metrics') port.postMessage({ metrics: processors.metrics() });
+  if (message !== 'stop') return;
+  await processors.stop();
+  await log.close();
+  await pool.end();
+  port.postMessage({ stopped: true });
+  port.close();
+});
+port.postMessage({ ready: true });
+
+/** For crash tests only: `<step>:<n>` kills the process with SIGKILL when that step is passed for the n-th time. */
+function faultFrom(text: string | undefined): ((step: Step) => void) | undefined {
+  if (!text) return undefined;
+  const [at, count = '1'] = text.split(':');
+  let left = Number(count);
+  return (step) => {
+    if (step === at && --left === 0) process.kill(process.pid, 'SIGKILL');
+  };
+}

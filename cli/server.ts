@@ -1,0 +1,148 @@
+/** The composition root: everything is built here, from settings, and closed in reverse order. */
+import { Worker } from 'node:worker_threads';
+import type { FastifyInstance } from 'fastify';
+import type { Logger } from 'pino';
+import { type IngestMetrics, ingestRoutes } from '../ingest/index.ts';
+import type { ProcessorMetrics } from '../processors/index.ts';
+import { queryRoutes } from '../query-api/index.ts';
+import { ratesOf, type Settings } from '../schemas/index.ts';
+import { connect, migrate, openEmbeddedLog, openKeyStore, openTenantDirectory, startEmbeddedPostgres } from '../sinks/index.ts';
+import { adminKeyOf, openDataFolder } from './data-folder.ts';
+import { createHttp } from './http.ts';
+import { healthRoutes } from './health.ts';
+import { watchLag } from './lag.ts';
+import { createMetrics } from './metrics.ts';
+import type { WorkerData } from './processor-worker.ts';
+
+export interface RunningServer {
+  address: string;
+  adminKey: string;
+  /** Drains: finishes requests and the batch in hand, then closes everything. */
+  close(): Promise<void>;
+}
+
+const DAY_MS = 86_400_000;
+
+/**
+ * Builds and starts a server.
+ * @param env what the settings were read from; worker threads read it again
+ * @param onFatal the server can't go on: exit
+ */
+export async function startServer(
+  settings: Settings,
+  env: Record<string, string>,
+  { logger, onFatal }: { logger: Logger; onFatal(error: Error): void },
+): Promise<RunningServer> {
+  const disposers: (() => Promise<void> | void)[] = [];
+  let stopping = false;
+  const close = async () => {
+    stopping = true;
+    for (let dispose = disposers.pop(); dispose !== undefined; dispose = disposers.pop()) await dispose();
+  };
+  try {
+    const folder = openDataFolder(settings.TIDEMARK_DATA);
+    disposers.push(() => folder.release());
+    const admin = adminKeyOf(folder.path, settings.TIDEMARK_ADMIN_KEY);
+    const databaseUrl = settings.DATABASE_URL ?? (await embeddedDatabase(folder.postgres, disposers, logger));
+    const pool = connect(databaseUrl, { max: settings.DATABASE_POOL, name: 'tidemark-http', statementTimeoutMs: 60_000 });
+    disposers.push(() => pool.end());
+    const applied = await migrate(pool);
+    if (applied.length > 0) logger.info({ versions: applied }, 'migrations applied');
+    const log = await openEmbeddedLog({ directory: folder.log, partitions: settings.LOG_PARTITIONS });
+    disposers.push(() => log.close());
+    const directory = openTenantDirectory(pool);
+    const keys = openKeyStore(pool, { adminKey: admin.key });
+    const processors = settings.ROLES.has('processors')
+      ? await startProcessors({ env, databaseUrl, logDirectory: folder.log }, onFatal, disposers)
+      : undefined;
+    const lag = watchLag(pool, log, logger);
+    disposers.push(() => lag.stop());
+
+    const app = await createHttp({ keys, logger, isStopping: () => stopping });
+    const ingest: IngestMetrics = { requests: 0, accepted: 0, rejected: 0 };
+    await app.register(healthRoutes, { pool, log, metrics: createMetrics({ ingest, lag, processors }) });
+    if (settings.ROLES.has('ingest'))
+      await app.register(ingestRoutes, {
+        log,
+        directory,
+        lag: lag.records,
+        now: Date.now,
+        metrics: ingest,
+        settings: {
+          maxAgeMs: settings.IDEMPOTENCY_WINDOW_DAYS * DAY_MS,
+          maxAheadMs: settings.MAX_AHEAD_SECONDS * 1000,
+          unknownTenants: settings.UNKNOWN_TENANTS,
+          rates: ratesOf(settings),
+          appendDeadlineMs: settings.APPEND_DEADLINE_MS,
+          lagLimit: settings.LAG_LIMIT,
+          spread: settings.SPREAD_TENANTS,
+        },
+      });
+    if (settings.ROLES.has('query')) await app.register(queryRoutes, { pool, log, directory, now: Date.now });
+    const address = await listen(app, settings);
+    disposers.push(() => app.close());
+    return { address, adminKey: admin.key, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function embeddedDatabase(directory: string, disposers: (() => Promise<void>)[], logger: Logger): Promise<string> {
+  const postgres = await startEmbeddedPostgres(directory);
+  disposers.push(() => postgres.stop());
+  logger.info({ pid: postgres.pid, attached: postgres.attached }, 'embedded PostgreSQL is up');
+  return postgres.url;
+}
+
+async function listen(app: FastifyInstance, settings: Settings): Promise<string> {
+  await app.listen({ port: settings.PORT, host: settings.HOST });
+  const address = app.server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : settings.PORT;
+  return `http://${settings.HOST.includes(':') ? `[${settings.HOST}]` : settings.HOST}:${port}`;
+}
+
+export interface ProcessorThread {
+  metrics(): Promise<ProcessorMetrics | undefined>;
+}
+
+/** Starts the worker thread and waits until it is ready. If it ends unasked, the server can't go on. */
+async function startProcessors(
+  workerData: WorkerData,
+  onFatal: (error: Error) => void,
+  disposers: (() => Promise<void>)[],
+): Promise<ProcessorThread> {
+  const worker = new Worker(new URL('./processor-worker.ts', import.meta.url), { workerData });
+  let expected = false;
+  let asked: ((metrics: ProcessorMetrics) => void)[] = [];
+  const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
+  const ready = new Promise<void>((resolve, reject) => {
+    worker.once('error', reject);
+    worker.on('message', (message: { ready?: true; metrics?: ProcessorMetrics }) => {
+      if (message.ready) resolve();
+      if (message.metrics !== undefined) for (const answer of asked.splice(0)) answer(message.metrics);
+    });
+  });
+  await ready;
+  worker.on('error', (error: unknown) => onFatal(error instanceof Error ? error : new Error(String(error))));
+  worker.on('exit', () => {
+    if (!expected) onFatal(new Error('the processor thread ended'));
+    asked = [];
+  });
+  disposers.push(async () => {
+    expected = true;
+    worker.postMessage('stop');
+    await ended;
+  });
+  return {
+    metrics: () =>
+      new Promise((resolve) => {
+        const timer = setTimeout(() => resolve(undefined), 2_000);
+        asked.push((metrics) => {
+          clearTimeout(timer);
+          resolve(metrics);
+        });
+        worker.postMessage('metrics');
+      }),
+  };
+}
