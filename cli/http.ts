@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
-import Fastify, { type FastifyBaseLogger, type FastifyError, type FastifyInstance } from 'fastify';
-import { type ErrorCode, type KeyStore, TidemarkError, toProblem } from '../schemas/index.ts';
+import Fastify, { type FastifyBaseLogger, type FastifyError, type FastifyInstance, type FastifyReply } from 'fastify';
+import { type ErrorCode, type KeyStore, type Problem, TidemarkError, toProblem } from '../schemas/index.ts';
 import { isTransient } from '../sinks/index.ts';
 
 /** Fastify's own errors in terms of the catalogue. */
@@ -30,8 +30,8 @@ export async function createHttp(deps: { keys: KeyStore; logger: FastifyBaseLogg
     keepAliveTimeout: 30_000,
     onProtoPoisoning: 'remove',
     ajv: { customOptions: { coerceTypes: 'array', removeAdditional: false, allErrors: false } },
-    frameworkErrors: (error, request, reply) => {
-      void reply.send(describe(error, request.id));
+    frameworkErrors: (error, request, reply: FastifyReply) => {
+      void send(reply, describe(error, request.id));
     },
   });
 
@@ -39,8 +39,7 @@ export async function createHttp(deps: { keys: KeyStore; logger: FastifyBaseLogg
     const known = describe(error, request.id);
     if (known.status >= 500) request.log.error({ err: error, code: known.code, url: request.url }, error.message);
     if (error instanceof TidemarkError) reply.headers(error.headers);
-    // Exactly this content type: a charset parameter is none of problem+json's.
-    return reply.code(known.status).header('content-type', 'application/problem+json').send(Buffer.from(JSON.stringify(known)));
+    return send(reply, known);
   });
   app.setNotFoundHandler((request) => {
     throw new TidemarkError('not_found', `there is no ${request.method} ${request.url.split('?', 1)[0]}`);
@@ -76,6 +75,11 @@ export async function createHttp(deps: { keys: KeyStore; logger: FastifyBaseLogg
   await app.register(swaggerUi, { routePrefix: '/docs' });
   app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger());
   return app;
+}
+
+/** Exactly this content type: a charset parameter is none of problem+json's. */
+function send(reply: FastifyReply, problem: Problem): FastifyReply {
+  return reply.code(problem.status).header('content-type', 'application/problem+json').send(Buffer.from(JSON.stringify(problem)));
 }
 
 /** Any error as a problem of the catalogue; its own text only where it is ours to show. */

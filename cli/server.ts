@@ -88,7 +88,7 @@ export async function startServer(
   }
 }
 
-async function embeddedDatabase(directory: string, disposers: (() => Promise<void>)[], logger: Logger): Promise<string> {
+async function embeddedDatabase(directory: string, disposers: (() => Promise<void> | void)[], logger: Logger): Promise<string> {
   const postgres = await startEmbeddedPostgres(directory);
   disposers.push(() => postgres.stop());
   logger.info({ pid: postgres.pid, attached: postgres.attached }, 'embedded PostgreSQL is up');
@@ -110,7 +110,7 @@ export interface ProcessorThread {
 async function startProcessors(
   workerData: WorkerData,
   onFatal: (error: Error) => void,
-  disposers: (() => Promise<void>)[],
+  disposers: (() => Promise<void> | void)[],
 ): Promise<ProcessorThread> {
   const worker = new Worker(new URL('./processor-worker.ts', import.meta.url), { workerData });
   let expected = false;

@@ -47,7 +47,7 @@ const integer = (initial: number, least: number, most: number, about: string): S
     return number;
   },
 });
-const choice = <T extends string>(initial: T, of: readonly T[], about: string): Setting<T> => ({
+const choice = <const T extends string>(initial: NoInfer<T>, of: readonly T[], about: string): Setting<T> => ({
   initial,
   about,
   parse: (value) => {

@@ -1,0 +1,16 @@
+import type { FastifyPluginAsync } from 'fastify';
+import type { QueryOptions } from './options.ts';
+import { eventRoutes } from './routes/events.ts';
+import { meterRoutes } from './routes/meters.ts';
+import { operationRoutes } from './routes/operations.ts';
+import { tenantRoutes } from './routes/tenants.ts';
+
+export type { QueryOptions } from './options.ts';
+
+/** Every route of reading and administration. */
+export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options) => {
+  await app.register(meterRoutes, options);
+  await app.register(eventRoutes, options);
+  await app.register(operationRoutes, options);
+  await app.register(tenantRoutes, options);
+};
