@@ -40,7 +40,8 @@ export function rollupStatement(query: RollupQuery): Statement {
   // A running sum begins with everything before the range.
   const from = meter.aggregation === 'PEAK' ? `'1970-01-01Z'::timestamptz` : bind(iso(boundaries[0] ?? 0), 'timestamptz');
   const to = bind(iso(boundaries.at(-1) ?? 0), 'timestamptz');
-  const split = bind(query.splitHours.map(iso), 'timestamptz[]');
+  // Bound only where it is used: PostgreSQL must know the type of every parameter.
+  const split = query.minutesOnly ? '' : bind(query.splitHours.map(iso), 'timestamptz[]');
   const tenants = query.tenantIds === null ? '' : ` AND r.tenant_id = ANY (${bind(query.tenantIds, 'uuid[]')})`;
   const common = `r.meter_id = ${bind(meter.id, 'int')}${tenants}`;
   const range = `r.bucket >= ${from} AND r.bucket < ${to}`;
