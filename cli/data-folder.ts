@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { TidemarkError } from '../schemas/index.ts';
 
 /** The folder of everything embedded; one server at a time. */
@@ -12,14 +12,18 @@ export interface DataFolder {
 }
 
 /** @throws TidemarkError `data_in_use` when a living server has it */
-export function openDataFolder(path: string): DataFolder {
+export function openDataFolder(given: string): DataFolder {
+  const path = resolve(given);
   mkdirSync(path, { recursive: true });
   const lock = join(path, 'server.pid');
   const mine = `${process.pid} ${bornAt(process.pid)}`;
   if (existsSync(lock)) {
     const [pid, born] = readFileSync(lock, 'utf8').split(' ');
     if (Number(pid) !== process.pid && isAlive(Number(pid)) && bornAt(Number(pid)) === born)
-      throw new TidemarkError('data_in_use', `process ${pid} runs on ${path}: stop it, or set TIDEMARK_DATA to another folder`);
+      throw new TidemarkError(
+        'data_in_use',
+        `process ${pid} runs on ${path}: stop it, or set TIDEMARK_DATA to another folder`,
+      );
   }
   writeFileSync(lock, mine);
   return {

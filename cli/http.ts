@@ -1,7 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
-import Fastify, { LogController, type FastifyBaseLogger, type FastifyError, type FastifyInstance, type FastifyReply } from 'fastify';
+import Fastify, {
+  LogController,
+  type FastifyBaseLogger,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+} from 'fastify';
 import { type ErrorCode, type KeyStore, type Problem, TidemarkError, toProblem } from '../schemas/index.ts';
 import { isTransient } from '../sinks/index.ts';
 
@@ -16,7 +22,11 @@ const BY_STATUS: Record<number, ErrorCode> = {
 };
 
 /** The HTTP application without its routes: request ids, errors as problem+json, keys, documentation. */
-export async function createHttp(deps: { keys: KeyStore; logger: FastifyBaseLogger; isStopping(): boolean }): Promise<FastifyInstance> {
+export async function createHttp(deps: {
+  keys: KeyStore;
+  logger: FastifyBaseLogger;
+  isStopping(): boolean;
+}): Promise<FastifyInstance> {
   const app: FastifyInstance = Fastify({
     loggerInstance: deps.logger,
     genReqId: (request) => {
@@ -56,7 +66,8 @@ export async function createHttp(deps: { keys: KeyStore; logger: FastifyBaseLogg
   app.decorateRequest('authorize', async function (scope) {
     const [scheme, bearer] = (this.headers.authorization ?? '').split(' ', 2);
     const challenge = { headers: { 'www-authenticate': 'Bearer' } };
-    if (scheme?.toLowerCase() !== 'bearer' || !bearer) throw new TidemarkError('unauthorized', 'no bearer key', challenge);
+    if (scheme?.toLowerCase() !== 'bearer' || !bearer)
+      throw new TidemarkError('unauthorized', 'no bearer key', challenge);
     const principal = await deps.keys.authenticate(bearer);
     if (principal === undefined) throw new TidemarkError('unauthorized', 'the key is unknown or revoked', challenge);
     if (!principal.scopes.has(scope)) throw new TidemarkError('forbidden', `the key lacks the scope ${scope}`);
@@ -66,7 +77,11 @@ export async function createHttp(deps: { keys: KeyStore; logger: FastifyBaseLogg
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
-      info: { title: 'Tidemark', version: '1', description: 'Metering and analytics: events in, exact totals and percentiles out.' },
+      info: {
+        title: 'Tidemark',
+        version: '1',
+        description: 'Metering and analytics: events in, exact totals and percentiles out.',
+      },
       components: { securitySchemes: { key: { type: 'http', scheme: 'bearer' } } },
       security: [{ key: [] }],
     },
@@ -78,7 +93,10 @@ export async function createHttp(deps: { keys: KeyStore; logger: FastifyBaseLogg
 
 /** Exactly this content type: a charset parameter is none of problem+json's. */
 function send(reply: FastifyReply, problem: Problem): FastifyReply {
-  return reply.code(problem.status).header('content-type', 'application/problem+json').send(Buffer.from(JSON.stringify(problem)));
+  return reply
+    .code(problem.status)
+    .header('content-type', 'application/problem+json')
+    .send(Buffer.from(JSON.stringify(problem)));
 }
 
 /** Any error as a problem of the catalogue; its own text only where it is ours to show. */
@@ -88,7 +106,8 @@ function describe(error: FastifyError | Error, requestId: string) {
     const inBody = 'validationContext' in error && error.validationContext === 'body';
     return toProblem(new TidemarkError(inBody ? 'invalid_body' : 'invalid_parameter', error.message), requestId);
   }
-  if (isTransient(error)) return toProblem(new TidemarkError('database_unavailable', 'the database can not be reached now'), requestId);
+  if (isTransient(error))
+    return toProblem(new TidemarkError('database_unavailable', 'the database can not be reached now'), requestId);
   const status = 'statusCode' in error && typeof error.statusCode === 'number' ? error.statusCode : 500;
   const code = BY_STATUS[status] ?? (status < 500 ? 'invalid_body' : undefined);
   if (code !== undefined) return toProblem(new TidemarkError(code, error.message), requestId);

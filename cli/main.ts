@@ -4,7 +4,9 @@ import { importCommand } from './import/index.ts';
 import { startCommand } from './start.ts';
 import { TidemarkError } from '../schemas/index.ts';
 
-const program = new Command('tidemark').description('Exact usage metering, percentiles and billing for multi-tenant products');
+const program = new Command('tidemark').description(
+  'Exact usage metering, percentiles and billing for multi-tenant products',
+);
 startCommand(program);
 importCommand(program);
 demoCommand(program);
@@ -13,6 +15,8 @@ try {
   await program.parseAsync();
 } catch (error) {
   // What the operator can mend is said in words; anything else is a bug and shows where.
-  process.stderr.write(`tidemark: ${error instanceof TidemarkError ? `${error.message} (${error.code})` : error instanceof Error ? error.stack : error}\n`);
+  process.stderr.write(
+    `tidemark: ${error instanceof TidemarkError ? `${error.message} (${error.code})` : error instanceof Error ? error.stack : error}\n`,
+  );
   process.exitCode = 1;
 }

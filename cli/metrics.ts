@@ -4,10 +4,15 @@ import type { Lag } from './lag.ts';
 import type { ProcessorThread } from './server.ts';
 
 /** Prometheus metrics, read at each scrape from the counters that the rooms keep. */
-export function createMetrics(from: { ingest: IngestMetrics; lag: Lag; processors: ProcessorThread | undefined }): Registry {
+export function createMetrics(from: {
+  ingest: IngestMetrics;
+  lag: Lag;
+  processors: ProcessorThread | undefined;
+}): Registry {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
-  const gauge = (name: string, help: string, labelNames: string[] = []) => new Gauge({ name, help, labelNames, registers: [registry] });
+  const gauge = (name: string, help: string, labelNames: string[] = []) =>
+    new Gauge({ name, help, labelNames, registers: [registry] });
   const lag = gauge('tidemark_log_lag_records', 'Records on the log that no commit has covered', ['partition']);
   const requests = gauge('tidemark_ingest_requests_total', 'Ingest requests');
   const events = gauge('tidemark_ingest_events_total', 'Events by outcome at ingest', ['outcome']);
@@ -32,9 +37,14 @@ export function createMetrics(from: { ingest: IngestMetrics; lag: Lag; processor
     seconds.set({ phase: 'commit' }, metrics.commitSeconds);
     failures.set(metrics.failures);
   };
-  new Gauge({ name: 'tidemark_up', help: 'The server is up', registers: [registry], collect: async function () {
-    await collect();
-    this.set(1);
-  } });
+  new Gauge({
+    name: 'tidemark_up',
+    help: 'The server is up',
+    registers: [registry],
+    collect: async function () {
+      await collect();
+      this.set(1);
+    },
+  });
   return registry;
 }

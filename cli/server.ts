@@ -6,7 +6,14 @@ import { type IngestMetrics, ingestRoutes } from '../ingest/index.ts';
 import type { ProcessorMetrics } from '../processors/index.ts';
 import { queryRoutes } from '../query-api/index.ts';
 import { ratesOf, type Settings } from '../schemas/index.ts';
-import { connect, migrate, openEmbeddedLog, openKeyStore, openTenantDirectory, startEmbeddedPostgres } from '../sinks/index.ts';
+import {
+  connect,
+  migrate,
+  openEmbeddedLog,
+  openKeyStore,
+  openTenantDirectory,
+  startEmbeddedPostgres,
+} from '../sinks/index.ts';
 import { adminKeyOf, openDataFolder } from './data-folder.ts';
 import { createHttp } from './http.ts';
 import { healthRoutes } from './health.ts';
@@ -44,7 +51,11 @@ export async function startServer(
     disposers.push(() => folder.release());
     const admin = adminKeyOf(folder.path, settings.TIDEMARK_ADMIN_KEY);
     const databaseUrl = settings.DATABASE_URL ?? (await embeddedDatabase(folder.postgres, disposers, logger));
-    const pool = connect(databaseUrl, { max: settings.DATABASE_POOL, name: 'tidemark-http', statementTimeoutMs: 60_000 });
+    const pool = connect(databaseUrl, {
+      max: settings.DATABASE_POOL,
+      name: 'tidemark-http',
+      statementTimeoutMs: 60_000,
+    });
     disposers.push(() => pool.end());
     const applied = await migrate(pool);
     if (applied.length > 0) logger.info({ versions: applied }, 'migrations applied');
@@ -88,7 +99,11 @@ export async function startServer(
   }
 }
 
-async function embeddedDatabase(directory: string, disposers: (() => Promise<void> | void)[], logger: Logger): Promise<string> {
+async function embeddedDatabase(
+  directory: string,
+  disposers: (() => Promise<void> | void)[],
+  logger: Logger,
+): Promise<string> {
   const postgres = await startEmbeddedPostgres(directory);
   disposers.push(() => postgres.stop());
   logger.info({ pid: postgres.pid, attached: postgres.attached }, 'embedded PostgreSQL is up');

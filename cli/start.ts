@@ -43,7 +43,11 @@ async function start(env: Record<string, string>): Promise<void> {
   };
   process.on('SIGTERM', () => stop(0));
   process.on('SIGINT', () => stop(0));
-  banner(server.address, settings.TIDEMARK_ADMIN_KEY === undefined ? server.adminKey : undefined, performance.now() - began);
+  banner(
+    server.address,
+    settings.TIDEMARK_ADMIN_KEY === undefined ? server.adminKey : undefined,
+    performance.now() - began,
+  );
 }
 
 /** To stdout whatever the log level: it holds the first key, and what to try. */

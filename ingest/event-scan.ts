@@ -186,9 +186,13 @@ export class EventScan {
     const next = scanner.peek();
     if (next === CHAR.quote) {
       scanner.string();
-      if (scanner.stringBad) this.refuse('invalid_character', scanner.text(nameStart, nameEnd), 'NUL or lone surrogate');
+      if (scanner.stringBad)
+        this.refuse('invalid_character', scanner.text(nameStart, nameEnd), 'NUL or lone surrogate');
       const { stringStart, stringEnd } = scanner;
-      return stringEnd - stringStart <= LIMITS.attributeBytes && this.#add(nameStart, nameEnd, KIND.string, stringStart, stringEnd, 0);
+      return (
+        stringEnd - stringStart <= LIMITS.attributeBytes &&
+        this.#add(nameStart, nameEnd, KIND.string, stringStart, stringEnd, 0)
+      );
     }
     if (next === 110 && scanner.word('null')) return false;
     if (next === 116 && scanner.word('true')) return this.#add(nameStart, nameEnd, KIND.boolean, 0, 0, 1);
@@ -287,14 +291,16 @@ export class EventScan {
         if (scanner.peek() === closer) scanner.at++;
         else {
           closers.push(closer);
-          if (closers.length + depth - 1 > LIMITS.nesting) this.refuse('too_deep', field, `more than ${LIMITS.nesting} levels`);
+          if (closers.length + depth - 1 > LIMITS.nesting)
+            this.refuse('too_deep', field, `more than ${LIMITS.nesting} levels`);
           if (closer === CHAR.close) this.#skipName();
           continue;
         }
       } else if (next === CHAR.quote) {
         scanner.string();
         if (scanner.stringBad) this.refuse('invalid_character', field, 'NUL or lone surrogate');
-      } else if (!scanner.word('null') && !scanner.word('true') && !scanner.word('false') && !this.#notANumber(0, 0)) scanner.number();
+      } else if (!scanner.word('null') && !scanner.word('true') && !scanner.word('false') && !this.#notANumber(0, 0))
+        scanner.number();
       for (;;) {
         const closer = closers.at(-1);
         if (closer === undefined) return;
@@ -326,9 +332,13 @@ export class EventScan {
     const first = bytes[start];
     const second = bytes[start + 1];
     // __proto__, constructor, prototype: a string is made only for names that begin like them.
-    if ((length === 9 && (first === 95 || (first === 112 && second === 114))) || (length === 11 && first === 99 && second === 111)) {
+    if (
+      (length === 9 && (first === 95 || (first === 112 && second === 114))) ||
+      (length === 11 && first === 99 && second === 111)
+    ) {
       const name = scanner.text(start, end);
-      if (name === '__proto__' || name === 'constructor' || name === 'prototype') this.refuse('forbidden_key', name, 'is no name');
+      if (name === '__proto__' || name === 'constructor' || name === 'prototype')
+        this.refuse('forbidden_key', name, 'is no name');
     }
     let control = bad;
     for (let i = start; i < end; i++) if ((bytes[i] as number) < 32 || bytes[i] === 127) control = true;
@@ -370,7 +380,12 @@ export class EventScan {
   }
 }
 
-function findField(fields: Map<number, { name: Buffer; field: number }[]>, bytes: Uint8Array, start: number, end: number): number {
+function findField(
+  fields: Map<number, { name: Buffer; field: number }[]>,
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+): number {
   const candidates = fields.get(end - start);
   if (candidates === undefined) return -1;
   next: for (let c = 0; c < candidates.length; c++) {

@@ -14,7 +14,16 @@ export class MalformedJson extends Error {
   }
 }
 
-export const CHAR = { quote: 34, comma: 44, colon: 58, open: 123, close: 125, openArray: 91, closeArray: 93, backslash: 92 } as const;
+export const CHAR = {
+  quote: 34,
+  comma: 44,
+  colon: 58,
+  open: 123,
+  close: 125,
+  openArray: 91,
+  closeArray: 93,
+  backslash: 92,
+} as const;
 
 export class JsonScanner {
   bytes: Buffer;
@@ -175,7 +184,8 @@ export class JsonScanner {
 
   /** Moves over `word` if it is next. */
   word(word: string): boolean {
-    for (let i = 0; i < word.length; i++) if (this.bytes[this.at + i] !== word.charCodeAt(i) || this.at + i >= this.end) return false;
+    for (let i = 0; i < word.length; i++)
+      if (this.bytes[this.at + i] !== word.charCodeAt(i) || this.at + i >= this.end) return false;
     this.at += word.length;
     return true;
   }

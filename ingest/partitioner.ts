@@ -8,7 +8,10 @@ export function murmur2(bytes: Uint8Array, start = 0, end: number = bytes.length
   let at = start;
   for (; end - at >= 4; at += 4) {
     let k =
-      (bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 24);
+      (bytes[at] as number) |
+      ((bytes[at + 1] as number) << 8) |
+      ((bytes[at + 2] as number) << 16) |
+      ((bytes[at + 3] as number) << 24);
     k = Math.imul(k, M);
     k ^= k >>> 24;
     h = Math.imul(h, M) ^ Math.imul(k, M);

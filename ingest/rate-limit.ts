@@ -38,7 +38,10 @@ export class RateLimits {
   /** Whole seconds until a token is there, and how many are left. */
   state(tenant: string, rate: Rate, now: number): { remaining: number; resetSeconds: number } {
     const { tokens } = this.#fill(tenant, rate, now);
-    return { remaining: Math.floor(tokens), resetSeconds: tokens >= 1 ? 0 : Math.max(1, Math.ceil((1 - tokens) / rate.perSecond)) };
+    return {
+      remaining: Math.floor(tokens),
+      resetSeconds: tokens >= 1 ? 0 : Math.max(1, Math.ceil((1 - tokens) / rate.perSecond)),
+    };
   }
 
   #fill(tenant: string, rate: Rate, now: number): Bucket {

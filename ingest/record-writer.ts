@@ -39,12 +39,19 @@ export class RecordWriter {
   }
 
   batch(): RecordBatch {
-    return { partition: this.partition, count: this.count, bytes: this.#out.subarray(0, this.#at), ends: this.#ends.subarray(0, this.count) };
+    return {
+      partition: this.partition,
+      count: this.count,
+      bytes: this.#out.subarray(0, this.#at),
+      ends: this.#ends.subarray(0, this.count),
+    };
   }
 
   /** Appends one record. @param bytes what the scan's ranges point into */
   write(envelope: Envelope, scan: EventScan, bytes: Uint8Array): void {
-    this.#reserve((scan.to - scan.from) * 2 + scan.count * (LIMITS.attributeBytes + 32) + FIXED_BYTES + LONGEST_ENVELOPE);
+    this.#reserve(
+      (scan.to - scan.from) * 2 + scan.count * (LIMITS.attributeBytes + 32) + FIXED_BYTES + LONGEST_ENVELOPE,
+    );
     const out = this.#out;
     for (let i = 0; i < 10; i++) out[this.#at++] = HEADER_V1[i] as number;
     this.#string(envelope.tenant.bytes, envelope.tenant.start, envelope.tenant.end);
@@ -85,10 +92,12 @@ export class RecordWriter {
       return;
     }
     let length = 2;
-    for (let i = 0; i < members.length; i += 4) length += (members[i + 1] as number) - (members[i] as number) + (i > 0 ? 1 : 0);
+    for (let i = 0; i < members.length; i += 4)
+      length += (members[i + 1] as number) - (members[i] as number) + (i > 0 ? 1 : 0);
     if (extensions.length > 0) {
       length += CLOUDEVENTS.length + 1 + (members.length > 0 ? 1 : 0);
-      for (let i = 0; i < extensions.length; i += 2) length += (extensions[i + 1] as number) - (extensions[i] as number) + (i > 0 ? 1 : 0);
+      for (let i = 0; i < extensions.length; i += 2)
+        length += (extensions[i + 1] as number) - (extensions[i] as number) + (i > 0 ? 1 : 0);
     }
     const out = this.#out;
     out[this.#at++] = 2;

@@ -32,21 +32,33 @@ const RETRY_AFTER = { 'retry-after': '1' };
 export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, options) => {
   const limits = new RateLimits(options.settings.rates);
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit: LIMITS.bodyBytes }, (_request, body, done) => done(null, body));
-
-  app.post('/api/v1/events', { bodyLimit: LIMITS.bodyBytes, schema: { tags: ['ingest'], summary: 'Send CloudEvents 1.0, one or a batch' } }, (request, reply) =>
-    receive(request, reply, formOfEvents(request)),
+  app.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit: LIMITS.bodyBytes }, (_request, body, done) =>
+    done(null, body),
   );
-  app.post('/api/v1/logs', { bodyLimit: LIMITS.bodyBytes, schema: { tags: ['ingest'], summary: 'Send JSON log lines: one, an array, or NDJSON' } }, (request, reply) =>
-    receive(request, reply, formOfLogs(request)),
+
+  app.post(
+    '/api/v1/events',
+    { bodyLimit: LIMITS.bodyBytes, schema: { tags: ['ingest'], summary: 'Send CloudEvents 1.0, one or a batch' } },
+    (request, reply) => receive(request, reply, formOfEvents(request)),
+  );
+  app.post(
+    '/api/v1/logs',
+    {
+      bodyLimit: LIMITS.bodyBytes,
+      schema: { tags: ['ingest'], summary: 'Send JSON log lines: one, an array, or NDJSON' },
+    },
+    (request, reply) => receive(request, reply, formOfLogs(request)),
   );
 
   async function receive(request: FastifyRequest, reply: FastifyReply, form: BodyForm): Promise<FastifyReply> {
     const principal = await request.authorize('ingest');
     const backfill = request.headers['tidemark-backfill'] === 'true';
-    if (backfill && !principal.scopes.has('admin')) throw new TidemarkError('forbidden', 'Tidemark-Backfill needs the scope admin');
+    if (backfill && !principal.scopes.has('admin'))
+      throw new TidemarkError('forbidden', 'Tidemark-Backfill needs the scope admin');
     if (options.lag() > options.settings.lagLimit)
-      throw new TidemarkError('overloaded', 'processing lags behind: try again later', { headers: { 'retry-after': '5' } });
+      throw new TidemarkError('overloaded', 'processing lags behind: try again later', {
+        headers: { 'retry-after': '5' },
+      });
     const body = await unpack(request);
     options.metrics.requests++;
     const scanned = await scanWithTenants(body, { form, principal, backfill });
@@ -70,7 +82,10 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
   }
 
   /** Scans; where the body names tenants that this process does not know, asks for them and scans again. */
-  async function scanWithTenants(body: Buffer, given: Pick<ScanContext, 'form' | 'principal' | 'backfill'>): Promise<ScannedBody> {
+  async function scanWithTenants(
+    body: Buffer,
+    given: Pick<ScanContext, 'form' | 'principal' | 'backfill'>,
+  ): Promise<ScannedBody> {
     const asked = new Map<string, Tenant | null>();
     const context: ScanContext = {
       ...given,
@@ -78,7 +93,8 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
       partitions: options.log.partitions,
       limits,
       now: options.now(),
-      tenant: (customerId) => asked.get(customerId) ?? options.directory.peek(customerId) ?? (asked.has(customerId) ? null : undefined),
+      tenant: (customerId) =>
+        asked.get(customerId) ?? options.directory.peek(customerId) ?? (asked.has(customerId) ? null : undefined),
     };
     for (;;) {
       const scanned = scanBody(body, context);
@@ -91,7 +107,9 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
   async function ask(names: ReadonlySet<string>, asked: Map<string, Tenant | null>): Promise<void> {
     const { directory, settings } = options;
     try {
-      const found = await (settings.unknownTenants === 'create' ? directory.discover([...names]) : directory.findAll([...names]));
+      const found = await (settings.unknownTenants === 'create'
+        ? directory.discover([...names])
+        : directory.findAll([...names]));
       for (const name of names) asked.set(name, found.get(name) ?? null);
     } catch (error) {
       request503(settings.unknownTenants, error);
@@ -108,7 +126,10 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
     if (scanned.batches.length === 0) return;
     let timer: NodeJS.Timeout | undefined;
     const deadline = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new LogUnavailable('the log did not answer in time')), options.settings.appendDeadlineMs);
+      timer = setTimeout(
+        () => reject(new LogUnavailable('the log did not answer in time')),
+        options.settings.appendDeadlineMs,
+      );
     });
     try {
       await Promise.race([options.log.append(scanned.batches), deadline]);
@@ -122,7 +143,10 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
 
   function refusal(rejected: Rejection[], strict: boolean, sound: number, tenant: Tenant | null): TidemarkError {
     if (!rejected.every(({ code }) => code === 'rate_limited')) {
-      const detail = strict && sound > 0 ? `handling=strict: ${rejected.length} of ${rejected.length + sound} events are wrong, none was accepted` : `${rejected.length} events were rejected`;
+      const detail =
+        strict && sound > 0
+          ? `handling=strict: ${rejected.length} of ${rejected.length + sound} events are wrong, none was accepted`
+          : `${rejected.length} events were rejected`;
       return new TidemarkError('all_rejected', detail, { extensions: { rejected } });
     }
     const headers: Record<string, string> = { ...RETRY_AFTER };
@@ -139,17 +163,33 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
 
 function request503(unknownTenants: 'create' | 'reject', cause: unknown): void {
   if (unknownTenants === 'reject')
-    throw new TidemarkError('database_unavailable', 'the tenant can not be checked now', { headers: RETRY_AFTER, cause });
+    throw new TidemarkError('database_unavailable', 'the tenant can not be checked now', {
+      headers: RETRY_AFTER,
+      cause,
+    });
 }
 
 function mediaType(request: FastifyRequest): string {
-  return String(request.headers['content-type'] ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? '';
+  return (
+    String(request.headers['content-type'] ?? '')
+      .split(';', 1)[0]
+      ?.trim()
+      .toLowerCase() ?? ''
+  );
 }
 
 function formOfEvents(request: FastifyRequest): BodyForm {
   const type = mediaType(request);
-  if (type === 'application/cloudevents+json' || type === 'application/cloudevents-batch+json' || type === 'application/json') return 'cloudevents';
-  throw new TidemarkError('unsupported_media_type', 'send application/cloudevents+json, application/cloudevents-batch+json or application/json');
+  if (
+    type === 'application/cloudevents+json' ||
+    type === 'application/cloudevents-batch+json' ||
+    type === 'application/json'
+  )
+    return 'cloudevents';
+  throw new TidemarkError(
+    'unsupported_media_type',
+    'send application/cloudevents+json, application/cloudevents-batch+json or application/json',
+  );
 }
 
 function formOfLogs(request: FastifyRequest): BodyForm {
@@ -167,7 +207,8 @@ async function unpack(request: FastifyRequest): Promise<Buffer> {
   try {
     return await unzip(body, { maxOutputLength: LIMITS.unpackedBytes });
   } catch (error) {
-    if (error instanceof RangeError) throw new TidemarkError('body_too_large', 'more than 50 MB unpacked', { cause: error });
+    if (error instanceof RangeError)
+      throw new TidemarkError('body_too_large', 'more than 50 MB unpacked', { cause: error });
     throw new TidemarkError('invalid_body', 'the body is no gzip', { cause: error });
   }
 }

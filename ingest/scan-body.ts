@@ -1,6 +1,15 @@
 /** A request's body → records for the log, and what was rejected. Pure but for the tenant cache and the rate limits. */
 import { isUtf8 } from 'node:buffer';
-import { type ErrorCode, LIMITS, type Principal, type Rate, type Rejection, type Tenant, type Tier, TidemarkError } from '../schemas/index.ts';
+import {
+  type ErrorCode,
+  LIMITS,
+  type Principal,
+  type Rate,
+  type Rejection,
+  type Tenant,
+  type Tier,
+  TidemarkError,
+} from '../schemas/index.ts';
 import type { RecordBatch } from '../sinks/index.ts';
 import { EventScan, FIELD } from './event-scan.ts';
 import { CHAR, JsonScanner, MalformedJson } from './json-scanner.ts';
@@ -92,7 +101,8 @@ class BodyScan {
   run(): ScannedBody {
     if (this.#context.form === 'ndjson') this.#lines();
     else this.#document();
-    for (const writer of this.#writers) if (writer !== undefined && writer.count > 0) this.#result.batches.push(writer.batch());
+    for (const writer of this.#writers)
+      if (writer !== undefined && writer.count > 0) this.#result.batches.push(writer.batch());
     return this.#result;
   }
 
@@ -151,12 +161,15 @@ class BodyScan {
 
   /** @param lineEnd the event must end here */
   #event(lineEnd = -1): void {
-    if (this.#index >= LIMITS.batchEvents) throw new TidemarkError('body_too_large', `more than ${LIMITS.batchEvents} events`);
+    if (this.#index >= LIMITS.batchEvents)
+      throw new TidemarkError('body_too_large', `more than ${LIMITS.batchEvents} events`);
     const scan = this.#scan;
     const scanner = this.#scanner;
     scan.scan(this.#context.form === 'cloudevents' ? 'cloudevent' : 'log');
-    if (lineEnd >= 0 && (scanner.at > lineEnd || !isBlank(scanner.bytes, scanner.at, lineEnd))) scanner.fail('the line is no single JSON object');
-    if (!this.#valid && !isUtf8(scanner.bytes.subarray(scan.from, scan.to))) scan.refuse('invalid_character', '', 'invalid UTF-8');
+    if (lineEnd >= 0 && (scanner.at > lineEnd || !isBlank(scanner.bytes, scanner.at, lineEnd)))
+      scanner.fail('the line is no single JSON object');
+    if (!this.#valid && !isUtf8(scanner.bytes.subarray(scan.from, scan.to)))
+      scan.refuse('invalid_character', '', 'invalid UTF-8');
     const envelope = scan.code === null ? this.#envelope() : undefined;
     if (scan.code !== null) {
       this.#reject(scan.code, scan.field, scan.detail);
@@ -190,14 +203,23 @@ class BodyScan {
     const cloud = form === 'cloudevents';
     const scan = this.#scan;
     if (cloud && !this.#isCloudEvent()) return undefined;
-    const key = this.#identifier(cloud ? FIELD.id : FIELD.idempotency_key, cloud ? 'id' : 'idempotency_key', cloud ? LIMITS.cloudEventPart : LIMITS.idempotencyKey);
+    const key = this.#identifier(
+      cloud ? FIELD.id : FIELD.idempotency_key,
+      cloud ? 'id' : 'idempotency_key',
+      cloud ? LIMITS.cloudEventPart : LIMITS.idempotencyKey,
+    );
     const request = this.#identifier(FIELD.request_id, 'request_id', LIMITS.identifier);
     const user = this.#identifier(FIELD.user_id, 'user_id', LIMITS.identifier);
     const source = this.#identifier(FIELD.source, 'source', LIMITS.identifier);
     const type = this.#identifier(FIELD.type, 'type', LIMITS.type);
     if (scan.code !== null) return undefined;
     const itsKey = key.start < 0 && !cloud ? request : key;
-    if (itsKey.start < 0) scan.refuse('missing_field', cloud ? 'id' : 'idempotency_key', cloud ? 'required' : 'idempotency_key or request_id is required');
+    if (itsKey.start < 0)
+      scan.refuse(
+        'missing_field',
+        cloud ? 'id' : 'idempotency_key',
+        cloud ? 'required' : 'idempotency_key or request_id is required',
+      );
     if (cloud && source.start < 0) scan.refuse('missing_field', 'source', 'required');
     if (cloud && type.start < 0) scan.refuse('missing_field', 'type', 'required');
     const timestamp = this.#timestamp(cloud ? FIELD.time : FIELD.timestamp, cloud ? 'time' : 'timestamp', cloud);
@@ -275,7 +297,10 @@ class BodyScan {
     let slot: TenantSlot;
     if (principal.tenant !== null) {
       const own = principal.tenant.customerId;
-      for (const [range, field] of [[named, 'customer_id'], [subject, 'subject']] as const)
+      for (const [range, field] of [
+        [named, 'customer_id'],
+        [subject, 'subject'],
+      ] as const)
         if (range.start >= 0 && this.#scanner.text(range.start, range.end) !== own) {
           scan.refuse('wrong_tenant', field, 'the key belongs to another tenant');
           return undefined;
@@ -294,7 +319,8 @@ class BodyScan {
       const known = this.#last !== undefined && sameBytes(this.#last, range) ? this.#last : this.#slotOf(range);
       if (known === undefined) return undefined;
       slot = known;
-      if (named.start >= 0 && subject.start >= 0 && !sameBytes(named, subject)) scan.addText('subject', subject.start, subject.end);
+      if (named.start >= 0 && subject.start >= 0 && !sameBytes(named, subject))
+        scan.addText('subject', subject.start, subject.end);
     }
     this.#last = slot;
     if (slot.refusal !== null) {
@@ -350,7 +376,11 @@ class BodyScan {
 function hashOfKey(envelope: Envelope, key: Range): number {
   if (!envelope.keyedBySource) return murmur2(key.bytes, key.start, key.end) & 0x7fffffff;
   const { source } = envelope;
-  const pair = Buffer.concat([source.bytes.subarray(source.start, source.end), Buffer.from([0]), key.bytes.subarray(key.start, key.end)]);
+  const pair = Buffer.concat([
+    source.bytes.subarray(source.start, source.end),
+    Buffer.from([0]),
+    key.bytes.subarray(key.start, key.end),
+  ]);
   return murmur2(pair) & 0x7fffffff;
 }
 

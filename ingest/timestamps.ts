@@ -26,7 +26,8 @@ export function parseTimestamp(bytes: Uint8Array, start: number, end: number): n
   const leap = (year % 4 === 0 && year % 100 !== 0) || year % 400 === 0;
   const lastDay = month === 2 && leap ? 29 : (DAYS_IN_MONTH[month - 1] ?? 0);
   // NaN fails every comparison.
-  if (!(month >= 1 && day >= 1 && day <= lastDay && hour <= 23 && minute <= 59 && second <= 59 && year >= 0)) return Number.NaN;
+  if (!(month >= 1 && day >= 1 && day <= lastDay && hour <= 23 && minute <= 59 && second <= 59 && year >= 0))
+    return Number.NaN;
 
   let at = start + 19;
   let milliseconds = 0;

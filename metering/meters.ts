@@ -12,7 +12,8 @@ function readMeters(data: unknown): Meter[] {
   const ids = new Set(meters.map((meter) => meter.id));
   if (ids.size !== meters.length) throw new Error('builtin-meters.json repeats an id');
   for (const meter of meters) {
-    if (!AGGREGATIONS.includes(meter.aggregation)) throw new Error(`meter ${meter.slug}: unknown aggregation ${meter.aggregation}`);
+    if (!AGGREGATIONS.includes(meter.aggregation))
+      throw new Error(`meter ${meter.slug}: unknown aggregation ${meter.aggregation}`);
     if ((meter.aggregation === 'COUNT') !== (meter.valueProperty === undefined))
       throw new Error(`meter ${meter.slug}: ${meter.aggregation} and valueProperty don't fit`);
   }

@@ -16,13 +16,20 @@ export const isZone = (name: string): boolean => IANAZone.isValidZone(name);
  * @param from,to Unix ms @param size undefined: one window @param most give up beyond so many windows
  * @returns undefined when there would be more than `most`
  */
-export function windowBoundaries(from: number, to: number, size: WindowSize | undefined, zone: string, most: number): number[] | undefined {
+export function windowBoundaries(
+  from: number,
+  to: number,
+  size: WindowSize | undefined,
+  zone: string,
+  most: number,
+): number[] | undefined {
   const boundaries = [from];
   if (size !== undefined) {
     const unit = UNIT[size];
     let start = DateTime.fromMillis(from, { zone }).startOf(unit);
     for (;;) {
-      const next = size === 'MINUTE' || size === 'HOUR' ? start.plus({ [unit]: 1 }) : start.plus({ [unit]: 1 }).startOf(unit);
+      const next =
+        size === 'MINUTE' || size === 'HOUR' ? start.plus({ [unit]: 1 }) : start.plus({ [unit]: 1 }).startOf(unit);
       start = next;
       if (next.toMillis() >= to) break;
       if (next.toMillis() <= (boundaries.at(-1) ?? from)) continue;

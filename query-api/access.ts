@@ -38,8 +38,11 @@ export function listOf(value: unknown): string[] {
 export function timeOf(name: string, value: unknown): number | undefined {
   if (value === undefined) return undefined;
   const text = String(value);
-  const time = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d))?$/i.test(text) ? Date.parse(text.replace(' ', 'T')) : Number.NaN;
-  if (Number.isNaN(time)) throw new TidemarkError('invalid_parameter', `${name} must be ISO 8601 with a zone, not "${text}"`);
+  const time = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d))?$/i.test(text)
+    ? Date.parse(text.replace(' ', 'T'))
+    : Number.NaN;
+  if (Number.isNaN(time))
+    throw new TidemarkError('invalid_parameter', `${name} must be ISO 8601 with a zone, not "${text}"`);
   return time;
 }
 
@@ -47,19 +50,25 @@ export function timeOf(name: string, value: unknown): number | undefined {
 export function limitOf(value: unknown, initial: number, most: number): number {
   if (value === undefined) return initial;
   const limit = Number(value);
-  if (!Number.isInteger(limit) || limit < 1 || limit > most) throw new TidemarkError('invalid_parameter', `limit must be from 1 to ${most}`);
+  if (!Number.isInteger(limit) || limit < 1 || limit > most)
+    throw new TidemarkError('invalid_parameter', `limit must be from 1 to ${most}`);
   return limit;
 }
 
 /** Cursors are opaque to callers: base64url of JSON. */
-export const toCursor = (parts: readonly (string | number)[]): string => Buffer.from(JSON.stringify(parts)).toString('base64url');
+export const toCursor = (parts: readonly (string | number)[]): string =>
+  Buffer.from(JSON.stringify(parts)).toString('base64url');
 
 /** @throws TidemarkError `invalid_cursor` unless it holds exactly `shape` */
 export function fromCursor(cursor: unknown, shape: readonly ('string' | 'number')[]): (string | number)[] | undefined {
   if (cursor === undefined) return undefined;
   try {
     const parts: unknown = JSON.parse(Buffer.from(String(cursor), 'base64url').toString('utf8'));
-    if (Array.isArray(parts) && parts.length === shape.length && parts.every((part, i) => typeof part === shape[i] && (typeof part !== 'number' || Number.isSafeInteger(part))))
+    if (
+      Array.isArray(parts) &&
+      parts.length === shape.length &&
+      parts.every((part, i) => typeof part === shape[i] && (typeof part !== 'number' || Number.isSafeInteger(part)))
+    )
       return parts;
   } catch {
     // falls through: it is none of ours

@@ -38,6 +38,8 @@ export async function listKeys(pool: Pool, after: string, limit: number): Promis
 
 /** @returns false when there is no such key that is still good */
 export async function revokeKey(pool: Pool, id: string): Promise<boolean> {
-  const { rowCount } = await pool.query('UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL', [id]);
+  const { rowCount } = await pool.query('UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL', [
+    id,
+  ]);
   return rowCount === 1;
 }

@@ -27,7 +27,8 @@ export async function createTenant(pool: Pool, tenant: NewTenant): Promise<Tenan
       tenant.email ?? null,
       tenant.tier ?? 'standard',
     ]);
-    if (rows[0] === undefined) throw new TidemarkError('conflict', `customer_id ${tenant.customerId ?? tenant.slug} exists`);
+    if (rows[0] === undefined)
+      throw new TidemarkError('conflict', `customer_id ${tenant.customerId ?? tenant.slug} exists`);
     return toTenant(rows[0]);
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === '23505')

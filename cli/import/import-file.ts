@@ -53,7 +53,15 @@ export async function importFile(options: ImportOptions): Promise<ImportState> {
   const reading = { format, map: options.map, set: options.set };
   const known = readProgress(file);
   const shiftMs = known?.shiftMs ?? (options.shiftToNow ? Date.now() - (await lastTime(options.path, reading)) : 0);
-  const state: ImportState = { lines: 0, resumedAt: known?.lines ?? 0, accepted: 0, rejected: 0, reasons: new Map(), problems: [], seconds: 0 };
+  const state: ImportState = {
+    lines: 0,
+    resumedAt: known?.lines ?? 0,
+    accepted: 0,
+    rejected: 0,
+    reasons: new Map(),
+    problems: [],
+    seconds: 0,
+  };
   const began = performance.now();
   const sender = openSender({ url: options.url, key: options.key, backfill: shiftMs === 0, connections: CONNECTIONS });
   const inFlight = new Set<Promise<void>>();
@@ -73,7 +81,8 @@ export async function importFile(options: ImportOptions): Promise<ImportState> {
       .send(batch.map((one) => one.json))
       .then((result: SendResult) => {
         state.accepted += result.accepted;
-        for (const { index, code, detail } of result.rejected) problem(batch[index]?.number ?? 0, code, `${code}: ${detail}`);
+        for (const { index, code, detail } of result.rejected)
+          problem(batch[index]?.number ?? 0, code, `${code}: ${detail}`);
         ticket.done = true;
         let acknowledged: number | undefined;
         while (open[0]?.done) acknowledged = open.shift()?.last;
@@ -97,7 +106,10 @@ export async function importFile(options: ImportOptions): Promise<ImportState> {
       continue;
     }
     read.lines.forEach((line, i) => {
-      batch.push({ number: read.number, json: toJson(keyed(shifted(line, shiftMs), sha, read.number, read.lines.length > 1 ? i : undefined)) });
+      batch.push({
+        number: read.number,
+        json: toJson(keyed(shifted(line, shiftMs), sha, read.number, read.lines.length > 1 ? i : undefined)),
+      });
     });
     if (batch.length < BATCH) continue;
     post(batch);
@@ -127,7 +139,8 @@ async function lastTime(path: string, reading: Parameters<typeof readLines>[1]):
   let last = Number.NEGATIVE_INFINITY;
   for await (const read of readLines(path, reading)) {
     if ('problem' in read) continue;
-    for (const { timestamp } of read.lines) if (typeof timestamp === 'string') last = Math.max(last, Date.parse(timestamp));
+    for (const { timestamp } of read.lines)
+      if (typeof timestamp === 'string') last = Math.max(last, Date.parse(timestamp));
   }
   return last;
 }

@@ -28,12 +28,22 @@ function collect(text: string, all: Map<string, string>): Map<string, string> {
 export function importCommand(program: Command): void {
   program
     .command('import <file>')
-    .description('Send a file of usage to a running server: CSV, NDJSON or combined access log, plain or gzip; resumable, idempotent')
+    .description(
+      'Send a file of usage to a running server: CSV, NDJSON or combined access log, plain or gzip; resumable, idempotent',
+    )
     .option('--url <url>', 'the server (default: HOST and PORT of the settings)')
-    .option('--key <key>', 'platform key with the scope admin (default: TIDEMARK_ADMIN_KEY, or the key in the data folder)')
+    .option(
+      '--key <key>',
+      'platform key with the scope admin (default: TIDEMARK_ADMIN_KEY, or the key in the data folder)',
+    )
     .option('--tenant <customer_id>', 'whose usage it is, where the lines do not say')
     .addOption(new Option('--format <format>', 'told from the content where not given').choices(FORMATS))
-    .option('--map <field=column>', 'CSV: which column is which field; a sum as tokens_consumed=In+Out', collect, new Map())
+    .option(
+      '--map <field=column>',
+      'CSV: which column is which field; a sum as tokens_consumed=In+Out',
+      collect,
+      new Map(),
+    )
     .option('--set <field=value>', 'a field that every line gets', collect, new Map())
     .option('--shift-to-now', 'move all times by one constant so that the last event is now')
     .action(async (path: string, flags: Flags) => {
@@ -57,7 +67,8 @@ export function importCommand(program: Command): void {
 
 function storedKey(folder: string): string {
   const file = join(folder, 'admin.key');
-  if (!existsSync(file)) throw new TidemarkError('invalid_setting', `no key: give --key or TIDEMARK_ADMIN_KEY (there is no ${file})`);
+  if (!existsSync(file))
+    throw new TidemarkError('invalid_setting', `no key: give --key or TIDEMARK_ADMIN_KEY (there is no ${file})`);
   return readFileSync(file, 'utf8').trim();
 }
 

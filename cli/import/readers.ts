@@ -63,14 +63,30 @@ function linesOf(path: string): AsyncIterable<string> {
 type LineReader = (line: string) => LogLine[] | string | undefined;
 
 // 1.2.3.4 - frank [10/Oct/2000:13:55:36 -0700] "GET /a?b HTTP/1.0" 200 2326 "referer" "agent"
-const COMBINED = /^(\S+) \S+ (\S+) \[(\d\d)\/([A-Z][a-z]{2})\/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d\d)(\d\d)\] "((?:[^"\\]|\\.)*)" (\d{3}) (\d+|-)(?: "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)")?/;
+const COMBINED =
+  /^(\S+) \S+ (\S+) \[(\d\d)\/([A-Z][a-z]{2})\/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d\d)(\d\d)\] "((?:[^"\\]|\\.)*)" (\d{3}) (\d+|-)(?: "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)")?/;
 const MONTHS = 'JanFebMarAprMayJunJulAugSepOctNovDec';
 
 function combinedReader({ set }: ReadOptions): LineReader {
   return (line) => {
     const match = COMBINED.exec(line);
     if (match === null) return 'not in the combined log format';
-    const [, address = '', user = '-', day, month = '', year, time, hours, minutes, request = '', status = '', bytes = '-', referer = '-', agent = '-'] = match;
+    const [
+      ,
+      address = '',
+      user = '-',
+      day,
+      month = '',
+      year,
+      time,
+      hours,
+      minutes,
+      request = '',
+      status = '',
+      bytes = '-',
+      referer = '-',
+      agent = '-',
+    ] = match;
     const at = MONTHS.indexOf(month) / 3 + 1;
     if (!Number.isInteger(at) || at < 1) return `no month "${month}"`;
     const timestamp = Date.parse(`${year}-${String(at).padStart(2, '0')}-${day}T${time}${hours}:${minutes}`);
@@ -99,7 +115,8 @@ function ndjsonReader({ set }: ReadOptions): LineReader {
     );
     if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) return 'not a JSON object';
     const fields: LogLine = { ...set };
-    for (const [name, value] of Object.entries(parsed)) fields[name] = typeof value === 'string' ? value : { literal: JSON.stringify(value) };
+    for (const [name, value] of Object.entries(parsed))
+      fields[name] = typeof value === 'string' ? value : { literal: JSON.stringify(value) };
     return [fields];
   };
 }
@@ -114,7 +131,10 @@ function csvReader({ map, set }: ReadOptions): LineReader {
     if (header === undefined) {
       header = cells.map((cell) => cell.replace(/^\ufeff/, '').trim());
       if (map.size === 0 && !AZURE_TRACE.every((name) => header?.includes(name)) && !header.includes('timestamp'))
-        throw new TidemarkError('invalid_setting', `columns are ${header.join(', ')}: say which one is the time with --map timestamp=<column>`);
+        throw new TidemarkError(
+          'invalid_setting',
+          `columns are ${header.join(', ')}: say which one is the time with --map timestamp=<column>`,
+        );
       return undefined;
     }
     if (cells.length !== header.length) return `${cells.length} cells instead of ${header.length}`;
@@ -134,20 +154,27 @@ function azureLines(row: ReadonlyMap<string, string>, set: Readonly<Record<strin
   ];
 }
 
-function mappedLine(row: ReadonlyMap<string, string>, map: ReadonlyMap<string, string>, set: Readonly<Record<string, string>>): LogLine {
+function mappedLine(
+  row: ReadonlyMap<string, string>,
+  map: ReadonlyMap<string, string>,
+  set: Readonly<Record<string, string>>,
+): LogLine {
   const fields: LogLine = { ...set };
   const all = map.size === 0 ? new Map([...row.keys()].map((name) => [name, name])) : map;
   for (const [field, source] of all) {
     const columns = source.split('+').map((name) => name.trim());
     const cells = columns.map((name) => {
       const cell = row.get(name);
-      if (cell === undefined) throw new TidemarkError('invalid_setting', `--map ${field}=${source}: there is no column ${name}`);
+      if (cell === undefined)
+        throw new TidemarkError('invalid_setting', `--map ${field}=${source}: there is no column ${name}`);
       return cell;
     });
     const [cell = ''] = cells;
-    if (cells.length > 1) fields[field] = { literal: cells.reduce((sum, one) => sum + BigInt(integer(one)), 0n).toString() };
+    if (cells.length > 1)
+      fields[field] = { literal: cells.reduce((sum, one) => sum + BigInt(integer(one)), 0n).toString() };
     else if (field === 'timestamp') fields[field] = utc(cell);
-    else if (cell !== '') fields[field] = IDENTIFIERS.has(field) || !/^-?(0|[1-9]\d*)(\.\d+)?$/.test(cell) ? cell : { literal: cell };
+    else if (cell !== '')
+      fields[field] = IDENTIFIERS.has(field) || !/^-?(0|[1-9]\d*)(\.\d+)?$/.test(cell) ? cell : { literal: cell };
   }
   return fields;
 }
@@ -165,7 +192,9 @@ function utc(text: string): string {
   const match = /^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:\.(\d+))?\s*(Z|[+-]\d\d:?\d\d)?$/i.exec(text.trim());
   if (match === null) throw new Error(`"${text}" is no time`);
   const [, date, time, fraction = '', zone = 'Z'] = match;
-  const at = Date.parse(`${date}T${time}.${fraction.slice(0, 3).padEnd(3, '0')}${zone}`.replace(/T(\d\d:\d\d)\./, 'T$1:00.'));
+  const at = Date.parse(
+    `${date}T${time}.${fraction.slice(0, 3).padEnd(3, '0')}${zone}`.replace(/T(\d\d:\d\d)\./, 'T$1:00.'),
+  );
   if (Number.isNaN(at)) throw new Error(`"${text}" is no time`);
   return new Date(at).toISOString();
 }

@@ -18,7 +18,17 @@ const LONGEST_WAIT_MS = 10_000;
 const MOST_FAILURES = 30;
 
 /** Posts NDJSON to /api/v1/logs over a few kept-alive connections. */
-export function openSender({ url, key, backfill, connections }: { url: string; key: string; backfill: boolean; connections: number }): Sender {
+export function openSender({
+  url,
+  key,
+  backfill,
+  connections,
+}: {
+  url: string;
+  key: string;
+  backfill: boolean;
+  connections: number;
+}): Sender {
   const base = new URL(url);
   const pool = new Pool(base.origin, { connections, pipelining: 1 });
   const headers = {
@@ -48,10 +58,17 @@ export function openSender({ url, key, backfill, connections }: { url: string; k
           }
           const problem = parseProblem(text);
           if (problem.code === 'all_rejected') return { accepted: 0, rejected: problem.rejected ?? [] };
-          throw new TidemarkError('invalid_setting', `the server refused (${status} ${problem.code ?? ''}): ${problem.detail ?? text.slice(0, 200)}`);
+          throw new TidemarkError(
+            'invalid_setting',
+            `the server refused (${status} ${problem.code ?? ''}): ${problem.detail ?? text.slice(0, 200)}`,
+          );
         } catch (error) {
           if (error instanceof TidemarkError) throw error;
-          if (++failures > MOST_FAILURES) throw new TidemarkError('invalid_setting', `${url} does not answer: ${error instanceof Error ? error.message : error}`);
+          if (++failures > MOST_FAILURES)
+            throw new TidemarkError(
+              'invalid_setting',
+              `${url} does not answer: ${error instanceof Error ? error.message : error}`,
+            );
           await delay(wait);
         }
       }

@@ -23,7 +23,8 @@ export interface Statement {
   values: unknown[];
 }
 
-const ROWS = 'r.tenant_id, r.group_key, r.bucket, r.count, r.sum, r.min, r.max, r.last, r.last_at, r.last_key, r.bins, r.bin_counts';
+const ROWS =
+  'r.tenant_id, r.group_key, r.bucket, r.count, r.sum, r.min, r.max, r.last, r.last_at, r.last_key, r.bins, r.bin_counts';
 const MEMBERS = 'r.tenant_id, r.group_key, r.bucket, r.members';
 
 /**
@@ -35,10 +36,13 @@ export function rollupStatement(query: RollupQuery): Statement {
   const values: unknown[] = [];
   const bind = (value: unknown, type: string) => `$${values.push(value)}::${type}`;
   const distinct = meter.aggregation === 'UNIQUE_COUNT';
-  const [minutes, hours, columns] = distinct ? ['members_minute', 'members_hour', MEMBERS] : ['rollups_minute', 'rollups_hour', ROWS];
+  const [minutes, hours, columns] = distinct
+    ? ['members_minute', 'members_hour', MEMBERS]
+    : ['rollups_minute', 'rollups_hour', ROWS];
   const times = bind(boundaries.map(iso), 'timestamptz[]');
   // A running sum begins with everything before the range.
-  const from = meter.aggregation === 'PEAK' ? `'1970-01-01Z'::timestamptz` : bind(iso(boundaries[0] ?? 0), 'timestamptz');
+  const from =
+    meter.aggregation === 'PEAK' ? `'1970-01-01Z'::timestamptz` : bind(iso(boundaries[0] ?? 0), 'timestamptz');
   const to = bind(iso(boundaries.at(-1) ?? 0), 'timestamptz');
   // Bound only where it is used: PostgreSQL must know the type of every parameter.
   const split = query.minutesOnly ? '' : bind(query.splitHours.map(iso), 'timestamptz[]');
@@ -56,7 +60,9 @@ export function rollupStatement(query: RollupQuery): Statement {
          JOIN shards AS s USING (shard) WHERE ${common} AND ${range} AND r.bucket < s.folded_until`,
       ];
   const groups = query.groupBy.map((name, i) => `g.values[${position(meter, name)}] AS g${i}`);
-  const conditions = [...query.filters].map(([name, any]) => `g.values[${position(meter, name)}] = ANY (${bind(any, 'text[]')})`);
+  const conditions = [...query.filters].map(
+    ([name, any]) => `g.values[${position(meter, name)}] = ANY (${bind(any, 'text[]')})`,
+  );
   const needsGroups = groups.length > 0 || conditions.length > 0;
   const dimensions = [...(query.bySubject ? ['t.customer_id AS subject'] : []), ...groups];
   const keys = ['w', ...(query.bySubject ? ['subject'] : []), ...query.groupBy.map((_, i) => `g${i}`)].join(', ');

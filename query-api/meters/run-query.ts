@@ -55,9 +55,11 @@ export async function runMeterQuery(pool: Pool, query: MeterQuery): Promise<Mete
   if (range === undefined) return { from: query.from, to: query.to, rows: [] };
   const { from, to } = range;
   if (from >= to) throw new TidemarkError('invalid_range', '`from` must be before `to`');
-  if (!isWholeMinute(from) || !isWholeMinute(to)) throw new TidemarkError('invalid_range', '`from` and `to` must be whole minutes');
+  if (!isWholeMinute(from) || !isWholeMinute(to))
+    throw new TidemarkError('invalid_range', '`from` and `to` must be whole minutes');
   const boundaries = windowBoundaries(from, to, query.windowSize, query.windowTimeZone, MOST_WINDOWS);
-  if (boundaries === undefined) throw new TidemarkError('invalid_range', `more than ${MOST_WINDOWS} windows: take a larger windowSize`);
+  if (boundaries === undefined)
+    throw new TidemarkError('invalid_range', `more than ${MOST_WINDOWS} windows: take a larger windowSize`);
   const split = splitHours(boundaries);
   const hoursInRange = Math.ceil((to - from) / HOUR);
   const { text, values } = rollupStatement({
@@ -67,7 +69,10 @@ export async function runMeterQuery(pool: Pool, query: MeterQuery): Promise<Mete
     minutesOnly: query.windowSize === 'MINUTE' || split.length >= hoursInRange,
   });
   const { rows: cells } = await pool.query<Cell>(text, values);
-  const rows = query.meter.aggregation === 'PEAK' ? peaks(cells, query, boundaries) : cells.map((cell) => toRow(cell, query, boundaries));
+  const rows =
+    query.meter.aggregation === 'PEAK'
+      ? peaks(cells, query, boundaries)
+      : cells.map((cell) => toRow(cell, query, boundaries));
   return { from, to, rows: query.fillEmpty ? filled(rows, query, boundaries) : rows };
 }
 
@@ -97,7 +102,11 @@ function toRow(cell: Cell, query: MeterQuery, boundaries: readonly number[]): Me
   const place = placeOf(cell, query, boundaries, cell.w);
   if (query.meter.aggregation === 'PERCENTILE') {
     const at = (q: number) => quantile(cell.bins ?? [], cell.counts ?? [], q) ?? 0;
-    return { ...place, value: plain(at(query.quantile)), quantiles: { p50: rounded(at(0.5)), p95: rounded(at(0.95)), p99: rounded(at(0.99)) } };
+    return {
+      ...place,
+      value: plain(at(query.quantile)),
+      quantiles: { p50: rounded(at(0.5)), p95: rounded(at(0.95)), p99: rounded(at(0.99)) },
+    };
   }
   const value = cell.value ?? '0';
   return { ...place, value: query.meter.aggregation === 'AVG' ? significant(value, 20) : value };

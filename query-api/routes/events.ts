@@ -47,53 +47,82 @@ const SLICES = [60_000, 600_000, 3_600_000, 6 * 3_600_000, DAY, 7 * DAY, 30 * DA
 
 /** Search of raw events, in OpenMeter's shape. */
 export const eventRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool, directory, now }) => {
-  app.get('/api/v1/events', { schema: { tags: ['events'], summary: 'Search raw events, newest first', querystring: Parameters } }, async (request, reply) => {
-    const principal = await request.authorize('read');
-    const parameters = request.query as Record<string, unknown>;
-    const limit = limitOf(parameters.limit, 100, 1000);
-    const cursor = fromCursor(parameters.cursor, ['number', 'number', 'number']);
-    const tenants = await tenantsOf(principal, directory, listOf(parameters.subject));
-    const to = timeOf('to', parameters.to) ?? now() + DAY;
-    const wide = parameters.request_id !== undefined || parameters.id !== undefined;
-    const from = timeOf('from', parameters.from) ?? (wide ? await oldest() : Math.min(now(), to) - DAY);
-    if (from >= to) throw new TidemarkError('invalid_range', '`from` must be before `to`');
+  app.get(
+    '/api/v1/events',
+    { schema: { tags: ['events'], summary: 'Search raw events, newest first', querystring: Parameters } },
+    async (request, reply) => {
+      const principal = await request.authorize('read');
+      const parameters = request.query as Record<string, unknown>;
+      const limit = limitOf(parameters.limit, 100, 1000);
+      const cursor = fromCursor(parameters.cursor, ['number', 'number', 'number']);
+      const tenants = await tenantsOf(principal, directory, listOf(parameters.subject));
+      const to = timeOf('to', parameters.to) ?? now() + DAY;
+      const wide = parameters.request_id !== undefined || parameters.id !== undefined;
+      const from = timeOf('from', parameters.from) ?? (wide ? await oldest() : Math.min(now(), to) - DAY);
+      if (from >= to) throw new TidemarkError('invalid_range', '`from` must be before `to`');
 
-    const values: unknown[] = [];
-    const bind = (value: unknown, type: string) => `$${values.push(value)}::${type}`;
-    const conditions: string[] = [];
-    if (tenants !== null) conditions.push(`e.tenant_id = ANY (${bind(tenants.map((tenant) => tenant.id), 'uuid[]')})`);
-    for (const [name, column] of Object.entries({ id: 'idempotency_key', request_id: 'request_id', user_id: 'user_id', type: 'type' }))
-      if (parameters[name] !== undefined) conditions.push(`e.${column} = ${bind(textOf(name, parameters[name]), 'text')}`);
-    const received = { from: timeOf('ingestedAtFrom', parameters.ingestedAtFrom), to: timeOf('ingestedAtTo', parameters.ingestedAtTo) };
-    if (received.from !== undefined) conditions.push(`e.received_at >= ${bind(iso(received.from), 'timestamptz')}`);
-    if (received.to !== undefined) conditions.push(`e.received_at < ${bind(iso(received.to), 'timestamptz')}`);
-    if (cursor !== undefined)
-      conditions.push(
-        `(e."timestamp", e.shard, e.log_offset) < (${bind(iso(Number(cursor[0])), 'timestamptz')}, ${bind(cursor[1], 'int')}, ${bind(cursor[2], 'bigint')})`,
-      );
+      const values: unknown[] = [];
+      const bind = (value: unknown, type: string) => `$${values.push(value)}::${type}`;
+      const conditions: string[] = [];
+      if (tenants !== null)
+        conditions.push(
+          `e.tenant_id = ANY (${bind(
+            tenants.map((tenant) => tenant.id),
+            'uuid[]',
+          )})`,
+        );
+      for (const [name, column] of Object.entries({
+        id: 'idempotency_key',
+        request_id: 'request_id',
+        user_id: 'user_id',
+        type: 'type',
+      }))
+        if (parameters[name] !== undefined)
+          conditions.push(`e.${column} = ${bind(textOf(name, parameters[name]), 'text')}`);
+      const received = {
+        from: timeOf('ingestedAtFrom', parameters.ingestedAtFrom),
+        to: timeOf('ingestedAtTo', parameters.ingestedAtTo),
+      };
+      if (received.from !== undefined) conditions.push(`e.received_at >= ${bind(iso(received.from), 'timestamptz')}`);
+      if (received.to !== undefined) conditions.push(`e.received_at < ${bind(iso(received.to), 'timestamptz')}`);
+      if (cursor !== undefined)
+        conditions.push(
+          `(e."timestamp", e.shard, e.log_offset) < (${bind(iso(Number(cursor[0])), 'timestamptz')}, ${bind(cursor[1], 'int')}, ${bind(cursor[2], 'bigint')})`,
+        );
 
-    const rows: EventRow[] = [];
-    let end = cursor === undefined ? to : Math.min(to, Number(cursor[0]) + 1);
-    for (let slice = 0; rows.length <= limit && end > from; slice++) {
-      const width = wide ? end - from : (SLICES[Math.min(slice, SLICES.length - 1)] ?? DAY);
-      const start = Math.max(from, end - width);
-      rows.push(...(await search(conditions, values, start, end, limit + 1 - rows.length)));
-      end = start;
-    }
-    const page = rows.slice(0, limit);
-    const last = page.at(-1);
-    if (rows.length > limit && last !== undefined) {
-      const next = new URL(request.url, 'http://localhost');
-      next.searchParams.set('cursor', toCursor([last.at, last.shard, last.log_offset]));
-      reply.header('link', `<${next.pathname}${next.search}>; rel="next"`);
-    }
-    return reply.type('application/json').send(Buffer.from(`[${page.map(present).join(',')}]`));
-  });
+      const rows: EventRow[] = [];
+      let end = cursor === undefined ? to : Math.min(to, Number(cursor[0]) + 1);
+      for (let slice = 0; rows.length <= limit && end > from; slice++) {
+        const width = wide ? end - from : (SLICES[Math.min(slice, SLICES.length - 1)] ?? DAY);
+        const start = Math.max(from, end - width);
+        rows.push(...(await search(conditions, values, start, end, limit + 1 - rows.length)));
+        end = start;
+      }
+      const page = rows.slice(0, limit);
+      const last = page.at(-1);
+      if (rows.length > limit && last !== undefined) {
+        const next = new URL(request.url, 'http://localhost');
+        next.searchParams.set('cursor', toCursor([last.at, last.shard, last.log_offset]));
+        reply.header('link', `<${next.pathname}${next.search}>; rel="next"`);
+      }
+      return reply.type('application/json').send(Buffer.from(`[${page.map(present).join(',')}]`));
+    },
+  );
 
-  async function search(conditions: readonly string[], given: readonly unknown[], from: number, to: number, limit: number): Promise<EventRow[]> {
+  async function search(
+    conditions: readonly string[],
+    given: readonly unknown[],
+    from: number,
+    to: number,
+    limit: number,
+  ): Promise<EventRow[]> {
     const values = [...given, iso(from), iso(to), limit];
     const n = given.length;
-    const where = [...conditions, `e."timestamp" >= $${n + 1}::timestamptz`, `e."timestamp" < $${n + 2}::timestamptz`].join(' AND ');
+    const where = [
+      ...conditions,
+      `e."timestamp" >= $${n + 1}::timestamptz`,
+      `e."timestamp" < $${n + 2}::timestamptz`,
+    ].join(' AND ');
     const { rows } = await pool.query<EventRow>(
       `${SELECT} WHERE ${where} ORDER BY e."timestamp" DESC, e.shard DESC, e.log_offset DESC LIMIT $${n + 3}::int`,
       values,
@@ -116,7 +145,8 @@ const iso = (ms: number): string => new Date(ms).toISOString();
 /** PostgreSQL has no NUL in a text: nothing can match it. */
 function textOf(name: string, value: unknown): string {
   const text = String(value);
-  if (text.includes('\0') || !text.isWellFormed()) throw new TidemarkError('invalid_parameter', `${name} has a character that no event can have`);
+  if (text.includes('\0') || !text.isWellFormed())
+    throw new TidemarkError('invalid_parameter', `${name} has a character that no event can have`);
   return text;
 }
 
@@ -137,10 +167,13 @@ function present(row: EventRow): string {
 /** Extension attributes of a CloudEvent were kept under the member `cloudevents`. */
 function liftExtensions(data: string): { extensions: string; data: string } {
   if (!data.includes('"cloudevents"')) return { extensions: '', data };
-  const parsed: unknown = JSON.parse(data, function (this: unknown, key: string, value: unknown, context?: { source?: string }) {
-    if (typeof value === 'number' && context?.source !== undefined) return JSON.rawJSON(context.source);
-    return value;
-  });
+  const parsed: unknown = JSON.parse(
+    data,
+    function (this: unknown, key: string, value: unknown, context?: { source?: string }) {
+      if (typeof value === 'number' && context?.source !== undefined) return JSON.rawJSON(context.source);
+      return value;
+    },
+  );
   if (typeof parsed !== 'object' || parsed === null || !('cloudevents' in parsed)) return { extensions: '', data };
   const { cloudevents, ...rest } = parsed;
   if (typeof cloudevents !== 'object' || cloudevents === null) return { extensions: '', data };

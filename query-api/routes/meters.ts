@@ -41,41 +41,54 @@ export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
     return present(meterOf(request));
   });
 
-  app.get('/api/v1/meters/:slug/query', { schema: { tags: ['meters'], summary: 'Query a meter', querystring: QueryParameters } }, async (request, reply) => {
-    const principal = await request.authorize('read');
-    const query = await parse(request, principal);
-    return answer(request, reply, query, await runMeterQuery(pool, query));
-  });
+  app.get(
+    '/api/v1/meters/:slug/query',
+    { schema: { tags: ['meters'], summary: 'Query a meter', querystring: QueryParameters } },
+    async (request, reply) => {
+      const principal = await request.authorize('read');
+      const query = await parse(request, principal);
+      return answer(request, reply, query, await runMeterQuery(pool, query));
+    },
+  );
 
-  app.get('/api/v1/meters/:slug/subjects', { schema: { tags: ['meters'], summary: 'Subjects of a meter' } }, async (request) => {
-    const principal = await request.authorize('read');
-    const meter = meterOf(request);
-    const tenants = await tenantsOf(principal, directory, []);
-    const table = meter.aggregation === 'UNIQUE_COUNT' ? 'members_hour' : 'rollup_groups';
-    const { rows } = await pool.query<{ customer_id: string }>(
-      `SELECT customer_id FROM tenants AS t WHERE ($2::uuid[] IS NULL OR id = ANY ($2)) AND EXISTS (SELECT FROM ${table} WHERE tenant_id = t.id AND meter_id = $1) ORDER BY 1`,
-      [meter.id, tenants?.map((tenant) => tenant.id) ?? null],
-    );
-    return rows.map((row) => row.customer_id);
-  });
+  app.get(
+    '/api/v1/meters/:slug/subjects',
+    { schema: { tags: ['meters'], summary: 'Subjects of a meter' } },
+    async (request) => {
+      const principal = await request.authorize('read');
+      const meter = meterOf(request);
+      const tenants = await tenantsOf(principal, directory, []);
+      const table = meter.aggregation === 'UNIQUE_COUNT' ? 'members_hour' : 'rollup_groups';
+      const { rows } = await pool.query<{ customer_id: string }>(
+        `SELECT customer_id FROM tenants AS t WHERE ($2::uuid[] IS NULL OR id = ANY ($2)) AND EXISTS (SELECT FROM ${table} WHERE tenant_id = t.id AND meter_id = $1) ORDER BY 1`,
+        [meter.id, tenants?.map((tenant) => tenant.id) ?? null],
+      );
+      return rows.map((row) => row.customer_id);
+    },
+  );
 
   async function parse(request: FastifyRequest, principal: Principal): Promise<MeterQuery> {
     const meter = meterOf(request);
     const parameters = request.query as Record<string, unknown>;
     const windowSize = windowSizeOf(parameters.windowSize);
     const windowTimeZone = String(parameters.windowTimeZone ?? 'UTC');
-    if (!isZone(windowTimeZone)) throw new TidemarkError('invalid_parameter', `windowTimeZone "${windowTimeZone}" is no IANA time zone`);
+    if (!isZone(windowTimeZone))
+      throw new TidemarkError('invalid_parameter', `windowTimeZone "${windowTimeZone}" is no IANA time zone`);
     const names = listOf(parameters.groupBy).flatMap((name) => name.split(','));
     const groupBy = [...new Set(names.filter((name) => name !== 'subject'))];
     const filters = filtersOf(parameters);
     for (const name of [...groupBy, ...filters.keys()])
       if (!meter.groupBy.includes(name))
-        throw new TidemarkError('unknown_group', `${meter.slug} has no group-by "${name}"; it has ${['subject', ...meter.groupBy].join(', ')}`);
+        throw new TidemarkError(
+          'unknown_group',
+          `${meter.slug} has no group-by "${name}"; it has ${['subject', ...meter.groupBy].join(', ')}`,
+        );
     const quantile = Number(parameters.quantile ?? 0.95);
     if (!(quantile >= 0 && quantile <= 1)) throw new TidemarkError('invalid_parameter', 'quantile must be from 0 to 1');
     if (parameters.quantile !== undefined && meter.aggregation !== 'PERCENTILE')
       throw new TidemarkError('invalid_parameter', `${meter.slug} is a ${meter.aggregation}: it has no quantiles`);
-    if (parameters.empty !== undefined && parameters.empty !== 'zero') throw new TidemarkError('invalid_parameter', 'empty must be "zero"');
+    if (parameters.empty !== undefined && parameters.empty !== 'zero')
+      throw new TidemarkError('invalid_parameter', 'empty must be "zero"');
     const tenants = await tenantsOf(principal, directory, listOf(parameters.subject));
     return {
       meter,
@@ -103,7 +116,8 @@ function meterOf(request: FastifyRequest): Meter {
 function windowSizeOf(value: unknown): WindowSize | undefined {
   if (value === undefined) return undefined;
   const size = WINDOW_SIZES.find((one) => one === value);
-  if (size === undefined) throw new TidemarkError('invalid_parameter', `windowSize must be one of ${WINDOW_SIZES.join(', ')}`);
+  if (size === undefined)
+    throw new TidemarkError('invalid_parameter', `windowSize must be one of ${WINDOW_SIZES.join(', ')}`);
   return size;
 }
 
@@ -162,7 +176,13 @@ function answer(request: FastifyRequest, reply: FastifyReply, query: MeterQuery,
 function toCsv(query: MeterQuery, result: MeterResult): string {
   const header = ['window_start', 'window_end', ...(query.bySubject ? ['subject'] : []), ...query.groupBy, 'value'];
   const lines = result.rows.map((row) =>
-    [iso(row.windowStart), iso(row.windowEnd), ...(query.bySubject ? [row.subject] : []), ...query.groupBy.map((name) => row.groupBy[name]), row.value]
+    [
+      iso(row.windowStart),
+      iso(row.windowEnd),
+      ...(query.bySubject ? [row.subject] : []),
+      ...query.groupBy.map((name) => row.groupBy[name]),
+      row.value,
+    ]
       .map((cell) => csvCell(cell ?? ''))
       .join(','),
   );

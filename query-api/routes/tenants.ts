@@ -30,64 +30,95 @@ const Page = Type.Object({ limit: Type.Optional(Type.String()), cursor: Type.Opt
 
 /** Tenants and keys, plainly: provisioning of schemas is another matter. */
 export const tenantRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool, directory }) => {
-  app.post<{ Body: Static<typeof NewTenant> }>('/api/v1/tenants', { schema: { tags: ['tenants'], summary: 'Create a tenant', body: NewTenant } }, async (request, reply) => {
-    requirePlatform(await request.authorize('admin'));
-    const { slug, name, customer_id: customerId, email, tier } = request.body;
-    const tenant = await createTenant(pool, { slug, name, customerId, email, tier });
-    const scopes = ['ingest', 'read'] as const;
-    const key = await createKey(pool, { tenantId: tenant.id, scopes, name: 'first key' });
-    return reply.code(201).send({ ...present(tenant), keys: [{ id: key.id, scopes, secret: key.secret }] });
-  });
+  app.post<{ Body: Static<typeof NewTenant> }>(
+    '/api/v1/tenants',
+    { schema: { tags: ['tenants'], summary: 'Create a tenant', body: NewTenant } },
+    async (request, reply) => {
+      requirePlatform(await request.authorize('admin'));
+      const { slug, name, customer_id: customerId, email, tier } = request.body;
+      const tenant = await createTenant(pool, { slug, name, customerId, email, tier });
+      const scopes = ['ingest', 'read'] as const;
+      const key = await createKey(pool, { tenantId: tenant.id, scopes, name: 'first key' });
+      return reply.code(201).send({ ...present(tenant), keys: [{ id: key.id, scopes, secret: key.secret }] });
+    },
+  );
 
-  app.get('/api/v1/tenants', { schema: { tags: ['tenants'], summary: 'List tenants', querystring: Page } }, async (request) => {
-    const principal = await request.authorize('read');
-    const parameters = request.query as Record<string, unknown>;
-    const limit = limitOf(parameters.limit, 100, 1000);
-    if (principal.tenant !== null) return { data: [present(principal.tenant)], next: null };
-    const after = String(fromCursor(parameters.cursor, ['string'])?.[0] ?? '');
-    const tenants = await listTenants(pool, after, limit + 1);
-    const page = tenants.slice(0, limit);
-    return { data: page.map(present), next: tenants.length > limit ? toCursor([page.at(-1)?.customerId ?? '']) : null };
-  });
+  app.get(
+    '/api/v1/tenants',
+    { schema: { tags: ['tenants'], summary: 'List tenants', querystring: Page } },
+    async (request) => {
+      const principal = await request.authorize('read');
+      const parameters = request.query as Record<string, unknown>;
+      const limit = limitOf(parameters.limit, 100, 1000);
+      if (principal.tenant !== null) return { data: [present(principal.tenant)], next: null };
+      const after = String(fromCursor(parameters.cursor, ['string'])?.[0] ?? '');
+      const tenants = await listTenants(pool, after, limit + 1);
+      const page = tenants.slice(0, limit);
+      return {
+        data: page.map(present),
+        next: tenants.length > limit ? toCursor([page.at(-1)?.customerId ?? '']) : null,
+      };
+    },
+  );
 
-  app.get('/api/v1/tenants/:ref', { schema: { tags: ['tenants'], summary: 'One tenant, by id, customer_id or slug' } }, async (request) => {
-    const principal = await request.authorize('read');
-    const { ref } = request.params as { ref: string };
-    const [tenant] = (await tenantsOf(principal, directory, [ref])) ?? [];
-    if (tenant === undefined) throw new TidemarkError('not_found', `there is no tenant ${ref}`);
-    return present(tenant);
-  });
+  app.get(
+    '/api/v1/tenants/:ref',
+    { schema: { tags: ['tenants'], summary: 'One tenant, by id, customer_id or slug' } },
+    async (request) => {
+      const principal = await request.authorize('read');
+      const { ref } = request.params as { ref: string };
+      const [tenant] = (await tenantsOf(principal, directory, [ref])) ?? [];
+      if (tenant === undefined) throw new TidemarkError('not_found', `there is no tenant ${ref}`);
+      return present(tenant);
+    },
+  );
 
-  app.get('/api/v1/subjects', { schema: { tags: ['tenants'], summary: 'Subjects, in OpenMeter\'s shape' } }, async (request) => {
-    const principal = await request.authorize('read');
-    const tenants = principal.tenant === null ? await listTenants(pool, '', 10_000) : [principal.tenant];
-    return tenants.map((tenant) => ({ id: tenant.id, key: tenant.customerId, displayName: tenant.name }));
-  });
+  app.get(
+    '/api/v1/subjects',
+    { schema: { tags: ['tenants'], summary: "Subjects, in OpenMeter's shape" } },
+    async (request) => {
+      const principal = await request.authorize('read');
+      const tenants = principal.tenant === null ? await listTenants(pool, '', 10_000) : [principal.tenant];
+      return tenants.map((tenant) => ({ id: tenant.id, key: tenant.customerId, displayName: tenant.name }));
+    },
+  );
 
-  app.post<{ Body: Static<typeof NewKey> }>('/api/v1/keys', { schema: { tags: ['keys'], summary: 'Create a key; its secret is shown once', body: NewKey } }, async (request, reply) => {
-    requirePlatform(await request.authorize('admin'));
-    const { tenant: reference, scopes, name } = request.body;
-    const tenant = reference === undefined ? null : await directory.find(reference);
-    if (tenant === undefined) throw new TidemarkError('not_found', `there is no tenant ${reference}`);
-    const { id, secret } = await createKey(pool, { tenantId: tenant?.id ?? null, scopes, name: name ?? null });
-    return reply.code(201).send({ id, secret, scopes, tenant: tenant?.customerId ?? null, name: name ?? null });
-  });
+  app.post<{ Body: Static<typeof NewKey> }>(
+    '/api/v1/keys',
+    { schema: { tags: ['keys'], summary: 'Create a key; its secret is shown once', body: NewKey } },
+    async (request, reply) => {
+      requirePlatform(await request.authorize('admin'));
+      const { tenant: reference, scopes, name } = request.body;
+      const tenant = reference === undefined ? null : await directory.find(reference);
+      if (tenant === undefined) throw new TidemarkError('not_found', `there is no tenant ${reference}`);
+      const { id, secret } = await createKey(pool, { tenantId: tenant?.id ?? null, scopes, name: name ?? null });
+      return reply.code(201).send({ id, secret, scopes, tenant: tenant?.customerId ?? null, name: name ?? null });
+    },
+  );
 
-  app.get('/api/v1/keys', { schema: { tags: ['keys'], summary: 'List keys, without secrets', querystring: Page } }, async (request) => {
-    requirePlatform(await request.authorize('admin'));
-    const parameters = request.query as Record<string, unknown>;
-    const limit = limitOf(parameters.limit, 100, 1000);
-    const keys = await listKeys(pool, String(fromCursor(parameters.cursor, ['string'])?.[0] ?? ''), limit + 1);
-    const page = keys.slice(0, limit);
-    return { data: page, next: keys.length > limit ? toCursor([page.at(-1)?.id ?? '']) : null };
-  });
+  app.get(
+    '/api/v1/keys',
+    { schema: { tags: ['keys'], summary: 'List keys, without secrets', querystring: Page } },
+    async (request) => {
+      requirePlatform(await request.authorize('admin'));
+      const parameters = request.query as Record<string, unknown>;
+      const limit = limitOf(parameters.limit, 100, 1000);
+      const keys = await listKeys(pool, String(fromCursor(parameters.cursor, ['string'])?.[0] ?? ''), limit + 1);
+      const page = keys.slice(0, limit);
+      return { data: page, next: keys.length > limit ? toCursor([page.at(-1)?.id ?? '']) : null };
+    },
+  );
 
-  app.delete('/api/v1/keys/:id', { schema: { tags: ['keys'], summary: 'Revoke a key; it works for 10 more seconds at most' } }, async (request, reply) => {
-    requirePlatform(await request.authorize('admin'));
-    const { id } = request.params as { id: string };
-    if (!(await revokeKey(pool, id))) throw new TidemarkError('not_found', `there is no key ${id}`);
-    return reply.code(204).send();
-  });
+  app.delete(
+    '/api/v1/keys/:id',
+    { schema: { tags: ['keys'], summary: 'Revoke a key; it works for 10 more seconds at most' } },
+    async (request, reply) => {
+      requirePlatform(await request.authorize('admin'));
+      const { id } = request.params as { id: string };
+      if (!(await revokeKey(pool, id))) throw new TidemarkError('not_found', `there is no key ${id}`);
+      return reply.code(204).send();
+    },
+  );
 };
 
 function present(tenant: Tenant) {

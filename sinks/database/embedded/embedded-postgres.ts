@@ -7,7 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { chownSync, existsSync, mkdirSync, openSync, closeSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { arch, platform } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 
@@ -48,13 +48,14 @@ interface Binaries {
 }
 
 /**
- * Starts (or finds) the server of `directory`; makes the cluster on first use.
+ * Starts (or finds) the server of `folder`; makes the cluster on first use.
  * @throws Error with the end of PostgreSQL's own log when it does not come up
  */
 export async function startEmbeddedPostgres(
-  directory: string,
+  folder: string,
   settings: Record<string, string> = {},
 ): Promise<EmbeddedPostgres> {
+  const directory = resolve(folder);
   const cluster = join(directory, 'cluster');
   const log = join(directory, 'postgres.log');
   const passwordFile = join(directory, 'password');
