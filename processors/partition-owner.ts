@@ -17,7 +17,7 @@ import { Tenants } from './tenants.ts';
 /** How long after an hour's end (event time) its minutes are folded: most late events are in by then. */
 const FOLD_GRACE_MS = 10 * 60_000;
 const READ_WAIT_MS = 250;
-const BACKOFF_MS = [50, 200, 1_000, 5_000];
+const BACKOFF_MS = [10, 50, 250, 1_000, 5_000];
 /** Time that a maintenance step of the key set may hold up the stream. */
 const MAINTENANCE_BUDGET_MS = 100;
 /** A refused batch is halved until the record at fault stands alone. */

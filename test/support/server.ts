@@ -1,0 +1,133 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url));
+export const ADMIN_KEY = 'test-admin-key-0123456789-0123456789';
+
+/** A real server process on a data folder that outlives its crashes. */
+export class TestServer {
+  readonly data = mkdtempSync(join(tmpdir(), 'tidemark-e2e-'));
+  url = '';
+  output = '';
+  #child: ChildProcess | undefined;
+  #exited: Promise<number | null> = Promise.resolve(null);
+
+  /** Starts it and waits until it says where it listens. @returns milliseconds that took */
+  async start(env: Record<string, string> = {}): Promise<number> {
+    const began = performance.now();
+    const child = spawn(process.execPath, [MAIN, 'start'], {
+      env: { ...process.env, PORT: '0', TIDEMARK_DATA: this.data, TIDEMARK_ADMIN_KEY: ADMIN_KEY, LOG_LEVEL: 'warn', ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    this.#child = child;
+    this.output = '';
+    this.#exited = new Promise((resolve) => child.once('exit', (code) => resolve(code)));
+    child.stderr?.on('data', (chunk: Buffer) => {
+      this.output += chunk.toString('utf8');
+    });
+    await new Promise<void>((resolve, reject) => {
+      child.stdout?.on('data', (chunk: Buffer) => {
+        this.output += chunk.toString('utf8');
+        const address = /Tidemark listens on (\S+)/.exec(this.output)?.[1];
+        if (address === undefined) return;
+        this.url = address;
+        resolve();
+      });
+      child.once('exit', (code, signal) => reject(new Error(`the server ended (${code ?? signal}): ${this.output}`)));
+    });
+    return performance.now() - began;
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? 0;
+  }
+
+  /** Resolves with the exit code; null after a signal. */
+  get exited(): Promise<number | null> {
+    return this.#exited;
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#child?.kill(name);
+  }
+
+  async kill9(): Promise<void> {
+    this.signal('SIGKILL');
+    await this.#exited;
+  }
+
+  async stop(): Promise<number | null> {
+    this.signal('SIGTERM');
+    return this.#exited;
+  }
+
+  /** Ends the server and its PostgreSQL, and removes the folder. */
+  async dispose(): Promise<void> {
+    await this.kill9();
+    const pid = this.postgresPid();
+    if (pid > 0) {
+      try {
+        process.kill(pid, 'SIGQUIT');
+      } catch {
+        // It has stopped already.
+      }
+    }
+    await delay(100);
+    rmSync(this.data, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  }
+
+  postgresPid(): number {
+    try {
+      return Number(readFileSync(join(this.data, 'postgres/cluster/postmaster.pid'), 'utf8').split('\n')[0]);
+    } catch {
+      return 0;
+    }
+  }
+
+  async request(path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    if (!headers.has('authorization')) headers.set('authorization', `Bearer ${ADMIN_KEY}`);
+    return fetch(`${this.url}${path}`, { ...init, headers });
+  }
+
+  async json<T>(path: string): Promise<T> {
+    const answer = await this.request(path);
+    if (!answer.ok) throw new Error(`${path}: ${answer.status} ${await answer.text()}`);
+    return (await answer.json()) as T;
+  }
+
+  /** Posts NDJSON log lines. */
+  async post(lines: readonly string[], headers: Record<string, string> = {}): Promise<Response> {
+    return this.request('/api/v1/logs', { method: 'POST', headers: { 'content-type': 'application/x-ndjson', ...headers }, body: lines.join('\n') });
+  }
+
+  /** Waits until everything on the log is committed. */
+  async settled(): Promise<{ received: number; accepted: number; duplicate: number; dead_lettered: number }> {
+    return until(async () => {
+      const { total } = await this.json<{ total: { received: number; accepted: number; duplicate: number; dead_lettered: number; pending: number } }>(
+        '/api/v1/reconciliation',
+      );
+      return total.pending === 0 ? total : undefined;
+    });
+  }
+}
+
+/** Asks again until there is an answer. @throws when there is none in time */
+export async function until<T>(ask: () => Promise<T | undefined>, withinMs = 30_000): Promise<T> {
+  const deadline = Date.now() + withinMs;
+  let last: unknown;
+  while (Date.now() < deadline) {
+    try {
+      const answer = await ask();
+      if (answer !== undefined) return answer;
+    } catch (error) {
+      last = error;
+    }
+    await delay(25);
+  }
+  throw new Error(`nothing within ${withinMs} ms`, { cause: last });
+}
