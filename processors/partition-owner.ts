@@ -21,7 +21,7 @@ const BACKOFF_MS = [10, 50, 250, 1_000, 5_000];
 /** Time that a maintenance step of the key set may hold up the stream. */
 const MAINTENANCE_BUDGET_MS = 100;
 /** A refused batch is halved until the record at fault stands alone. */
-const DATA_ERRORS = /^(22|23|54)/;
+const DATA_ERRORS = /^(22|54|23502|23514)/;
 
 interface Owned {
   own: Ownership;

@@ -130,7 +130,7 @@ test('P2, P3, P4: however events are split, repeated, late, failed and restarted
         rmSync(folder, { recursive: true, force: true });
       }
     }),
-    { numRuns: 12, timeout: 30_000 },
+    { numRuns: 60, timeout: 30_000, endOnFailure: true },
   );
 }, 180_000);
 

@@ -58,7 +58,7 @@ test('P1: whatever JSON an event holds, the log has the same attributes and the 
       if (event !== undefined) expect(encodeEvent(event).equals(bytes)).toBe(true);
       expect(type.fromBuffer(bytes.subarray(10)).idempotency_key).toBe(key);
     }),
-    { numRuns: 400 },
+    { numRuns: 400, endOnFailure: true },
   );
 });
 
@@ -81,6 +81,6 @@ test('P6: no bytes, however broken, make anything but accepted events, rejection
         expect(error).toMatchObject({ code: 'invalid_json' });
       }
     }),
-    { numRuns: 3_000 },
+    { numRuns: 3_000, endOnFailure: true },
   );
 });

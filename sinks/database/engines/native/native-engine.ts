@@ -9,8 +9,8 @@ const LIST = `
 const BOUND = /FROM \('([^']+)'\) TO \('([^']+)'\)/;
 /** Room for HOT updates: rollup rows are rewritten while their window is open. */
 const FILLFACTOR: Record<string, number> = { rollups_minute: 70, rollups_hour: 70 };
-/** duplicate_table, and "would overlap partition" */
-const ALREADY = new Set(['42P07', '42P17']);
+/** Any constant: one chunk is created at a time in a database. */
+const CREATE_LOCK = 7_433_563_562;
 
 /** Declarative range partitions: for every PostgreSQL, with no extension. */
 export class NativeEngine implements StorageEngine {
@@ -30,29 +30,32 @@ export class NativeEngine implements StorageEngine {
     }
   }
 
-  /** Made aside and attached: attaching locks the parent far less than CREATE … PARTITION OF (manual, 5.12.2.2). */
+  /**
+   * Made aside and attached: attaching locks the parent far less than CREATE … PARTITION OF (manual, 5.12.2.2). One
+   * process at a time: CREATE TABLE IF NOT EXISTS alone is not safe against another one's (unique violations in the catalogue).
+   */
   async #create(client: ClientBase, table: TimeTable, name: string, from: number): Promise<void> {
-    const exists = await client.query(
-      'SELECT 1 FROM pg_inherits WHERE inhparent = to_regclass($1) AND inhrelid = to_regclass($2)',
-      [table.table, quoteIdentifier(name)],
-    );
-    if (exists.rowCount === 1) return;
     const parent = quoteIdentifier(table.table);
     const chunk = quoteIdentifier(name);
     const fillfactor = FILLFACTOR[table.table];
     const storage = fillfactor === undefined ? '' : ` WITH (fillfactor = ${fillfactor})`;
-    const bounds = `FROM ('${iso(from)}') TO ('${iso(from + table.chunkMs)}')`;
     await client.query('BEGIN');
     try {
-      await client.query(
-        `CREATE TABLE IF NOT EXISTS ${chunk} (LIKE ${parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)${storage}`,
+      await client.query('SELECT pg_advisory_xact_lock($1)', [CREATE_LOCK]);
+      const attached = await client.query(
+        'SELECT 1 FROM pg_inherits WHERE inhparent = to_regclass($1) AND inhrelid = to_regclass($2)',
+        [parent, chunk],
       );
-      await client.query(`ALTER TABLE ${parent} ATTACH PARTITION ${chunk} FOR VALUES ${bounds}`);
+      if (attached.rowCount === 0) {
+        await client.query(`CREATE TABLE IF NOT EXISTS ${chunk} (LIKE ${parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)${storage}`);
+        await client.query(
+          `ALTER TABLE ${parent} ATTACH PARTITION ${chunk} FOR VALUES FROM ('${iso(from)}') TO ('${iso(from + table.chunkMs)}')`,
+        );
+      }
       await client.query('COMMIT');
     } catch (error) {
       await client.query('ROLLBACK');
-      // Another process was first.
-      if (!(error instanceof Error && 'code' in error && ALREADY.has(String(error.code)))) throw error;
+      throw error;
     }
   }
 
