@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -8,9 +8,16 @@ import { fileURLToPath } from 'node:url';
 const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url));
 export const ADMIN_KEY = 'test-admin-key-0123456789-0123456789';
 
+/** As root, PostgreSQL runs as another user, who must be able to enter. */
+function makeFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'tidemark-e2e-'));
+  chmodSync(folder, 0o755);
+  return folder;
+}
+
 /** A real server process on a data folder that outlives its crashes. */
 export class TestServer {
-  readonly data = mkdtempSync(join(tmpdir(), 'tidemark-e2e-'));
+  readonly data = makeFolder();
   url = '';
   output = '';
   #child: ChildProcess | undefined;

@@ -4,10 +4,10 @@
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chownSync, existsSync, mkdirSync, openSync, closeSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chownSync, existsSync, mkdirSync, openSync, closeSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { arch, platform } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 
@@ -23,6 +23,8 @@ export interface EmbeddedPostgres {
 const USER = 'tidemark';
 const READY_WITHIN_MS = 60_000;
 const STOP_WITHIN_MS = 8_000;
+/** Backends of a killed postmaster notice and exit at once; none of them may be left when the next one starts. */
+const ORPHANS_LEAVE_MS = 500;
 
 /** Durability stays on (fsync, synchronous_commit, full_page_writes are defaults); these make room for bulk writes. */
 const SETTINGS: Record<string, string> = {
@@ -61,6 +63,7 @@ export async function startEmbeddedPostgres(
   const passwordFile = join(directory, 'password');
   mkdirSync(directory, { recursive: true });
   const identity = unprivilegedIdentity();
+  if (identity !== undefined) checkReachable(directory);
   const binaries = await findBinaries();
   const password = initialise(binaries, { directory, cluster, passwordFile, identity });
   const living = await findLiving(cluster, password);
@@ -98,6 +101,13 @@ function unprivilegedIdentity(): { uid: number; gid: number } | undefined {
       );
   }
   return { uid: id('-u'), gid: id('-g') };
+}
+
+/** The other user must be able to come to the folder. @throws Error with the command that makes it so */
+function checkReachable(directory: string): void {
+  for (let path = dirname(directory); path !== dirname(path); path = dirname(path))
+    if ((statSync(path).mode & 0o001) === 0)
+      throw new Error(`PostgreSQL runs as the user "postgres", which can't enter ${path}. Run: chmod o+x ${path}`);
 }
 
 async function findBinaries(): Promise<Binaries> {
@@ -157,6 +167,11 @@ async function findLiving(cluster: string, password: string): Promise<EmbeddedPo
   while (isAlive(pid) && Date.now() < deadline) {
     if (await answers(url)) return { url, attached: true, pid, stop: () => stop(pid) };
     await delay(50);
+  }
+  // Killed, but not waited for by whoever inherited it: PostgreSQL would take the zombie for a living postmaster.
+  if (!isAlive(pid) && existsSync(`/proc/${pid}`)) {
+    await delay(ORPHANS_LEAVE_MS);
+    rmSync(file, { force: true });
   }
   return undefined;
 }
