@@ -2,11 +2,11 @@ import { randomUUID } from 'node:crypto';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import Fastify, {
-  LogController,
   type FastifyBaseLogger,
   type FastifyError,
   type FastifyInstance,
   type FastifyReply,
+  LogController,
 } from 'fastify';
 import { type ErrorCode, type KeyStore, type Problem, TidemarkError, toProblem } from '../schemas/index.ts';
 import { isTransient } from '../sinks/index.ts';

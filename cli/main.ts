@@ -1,8 +1,8 @@
 import { Command } from 'commander';
+import { TidemarkError } from '../schemas/index.ts';
 import { demoCommand } from './demo/index.ts';
 import { importCommand } from './import/index.ts';
 import { startCommand } from './start.ts';
-import { TidemarkError } from '../schemas/index.ts';
 
 const program = new Command('tidemark').description(
   'Exact usage metering, percentiles and billing for multi-tenant products',

@@ -1,7 +1,7 @@
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { IngestMetrics } from '../ingest/index.ts';
 import type { Lag } from './lag.ts';
-import type { ProcessorThread } from './server.ts';
+import type { ProcessorThread } from './processor-thread.ts';
 
 /** Prometheus metrics, read at each scrape from the counters that the rooms keep. */
 export function createMetrics(from: {

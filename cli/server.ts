@@ -1,9 +1,7 @@
 /** The composition root: everything is built here, from settings, and closed in reverse order. */
-import { Worker } from 'node:worker_threads';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 import { type IngestMetrics, ingestRoutes } from '../ingest/index.ts';
-import type { ProcessorMetrics } from '../processors/index.ts';
 import { queryRoutes } from '../query-api/index.ts';
 import { ratesOf, type Settings } from '../schemas/index.ts';
 import {
@@ -15,11 +13,11 @@ import {
   startEmbeddedPostgres,
 } from '../sinks/index.ts';
 import { adminKeyOf, openDataFolder } from './data-folder.ts';
-import { createHttp } from './http.ts';
 import { healthRoutes } from './health.ts';
+import { createHttp } from './http.ts';
 import { watchLag } from './lag.ts';
 import { createMetrics } from './metrics.ts';
-import type { WorkerData } from './processor-worker.ts';
+import { startProcessors } from './processor-thread.ts';
 
 export interface RunningServer {
   address: string;
@@ -115,49 +113,4 @@ async function listen(app: FastifyInstance, settings: Settings): Promise<string>
   const address = app.server.address();
   const port = typeof address === 'object' && address !== null ? address.port : settings.PORT;
   return `http://${settings.HOST.includes(':') ? `[${settings.HOST}]` : settings.HOST}:${port}`;
-}
-
-export interface ProcessorThread {
-  metrics(): Promise<ProcessorMetrics | undefined>;
-}
-
-/** Starts the worker thread and waits until it is ready. If it ends unasked, the server can't go on. */
-async function startProcessors(
-  workerData: WorkerData,
-  onFatal: (error: Error) => void,
-  disposers: (() => Promise<void> | void)[],
-): Promise<ProcessorThread> {
-  const worker = new Worker(new URL('./processor-worker.ts', import.meta.url), { workerData });
-  let expected = false;
-  let asked: ((metrics: ProcessorMetrics) => void)[] = [];
-  const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
-  const ready = new Promise<void>((resolve, reject) => {
-    worker.once('error', reject);
-    worker.on('message', (message: { ready?: true; metrics?: ProcessorMetrics }) => {
-      if (message.ready) resolve();
-      if (message.metrics !== undefined) for (const answer of asked.splice(0)) answer(message.metrics);
-    });
-  });
-  await ready;
-  worker.on('error', (error: unknown) => onFatal(error instanceof Error ? error : new Error(String(error))));
-  worker.on('exit', () => {
-    if (!expected) onFatal(new Error('the processor thread ended'));
-    asked = [];
-  });
-  disposers.push(async () => {
-    expected = true;
-    worker.postMessage('stop');
-    await ended;
-  });
-  return {
-    metrics: () =>
-      new Promise((resolve) => {
-        const timer = setTimeout(() => resolve(undefined), 2_000);
-        asked.push((metrics) => {
-          clearTimeout(timer);
-          resolve(metrics);
-        });
-        worker.postMessage('metrics');
-      }),
-  };
 }

@@ -288,7 +288,8 @@ export class EventScan {
       if (next === CHAR.open || next === CHAR.openArray) {
         scanner.at++;
         const closer = next + 2;
-        if (closers.length + depth > LIMITS.nesting) this.refuse('too_deep', field, `more than ${LIMITS.nesting} levels`);
+        if (closers.length + depth > LIMITS.nesting)
+          this.refuse('too_deep', field, `more than ${LIMITS.nesting} levels`);
         if (scanner.peek() === closer) scanner.at++;
         else {
           closers.push(closer);

@@ -1,11 +1,11 @@
-import type {} from '@fastify/swagger';
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
+import type {} from '@fastify/swagger';
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
 import { ERRORS, LIMITS, type Rejection, type Tenant, type TenantDirectory, TidemarkError } from '../schemas/index.ts';
 import { type EventLog, LogUnavailable } from '../sinks/index.ts';
 import { RateLimits } from './rate-limit.ts';
-import { type BodyForm, type IngestSettings, type ScanContext, scanBody, type ScannedBody } from './scan-body.ts';
+import { type BodyForm, type IngestSettings, type ScanContext, type ScannedBody, scanBody } from './scan-body.ts';
 
 export interface IngestOptions {
   log: EventLog;

@@ -7,8 +7,8 @@ import {
   type Rate,
   type Rejection,
   type Tenant,
-  type Tier,
   TidemarkError,
+  type Tier,
 } from '../schemas/index.ts';
 import type { RecordBatch } from '../sinks/index.ts';
 import { EventScan, FIELD } from './event-scan.ts';

@@ -15,14 +15,14 @@ const PER_LOG = 1 / Math.log(GAMMA);
 export function binOf(value: number): number {
   if (value > 0) {
     const bin = Math.ceil(Math.log(value) * PER_LOG) + OFFSET;
-    return bin > 0 ? bin : 0;
+    return Math.max(bin, 0);
   }
   if (value < 0) return -binOf(-value) + 0;
   return 0;
 }
 
 /** The value that stands for a bin: within 1 % of everything in it. */
-export function valueOf(bin: number): number {
+export function valueOfBin(bin: number): number {
   if (bin === 0) return 0;
   return (Math.sign(bin) * 2 * GAMMA ** (Math.abs(bin) - OFFSET)) / (1 + GAMMA);
 }
@@ -41,7 +41,7 @@ export function quantile(bins: ArrayLike<number>, counts: ArrayLike<number>, q: 
   let upto = 0;
   for (let i = 0; i < bins.length; i++) {
     upto += counts[i] ?? 0;
-    if (upto > rank) return valueOf(bins[i] ?? 0);
+    if (upto > rank) return valueOfBin(bins[i] ?? 0);
   }
   return undefined;
 }

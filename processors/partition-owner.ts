@@ -1,7 +1,7 @@
 import type { ClientBase, PoolClient } from 'pg';
-import type { AssignedPartition, LogSlice } from '../sinks/index.ts';
 import { TIME_TABLES } from '../schemas/index.ts';
-import { type ClaimStore, openKeySet, type FilterBudget } from './dedupe/index.ts';
+import type { AssignedPartition, LogSlice } from '../sinks/index.ts';
+import { type ClaimStore, type FilterBudget, openKeySet } from './dedupe/index.ts';
 import { AttributeNames, EventView } from './event-view.ts';
 import { acquire, advanceFold, confirm, type Ownership } from './ownership.ts';
 import { type BatchBuffers, createPipeline, newBatchBuffers, type PreparedBatch } from './pipeline.ts';
@@ -129,6 +129,9 @@ export class PartitionOwner {
         if (!full) await pause(started + settings.lingerMs - performance.now(), revoked);
         const slice = await this.#partition.read({ records: this.#limit, bytes: settings.batchBytes }, READ_WAIT_MS);
         if (slice === undefined) {
+          // Nothing follows that would find out whether the last batch failed.
+          await inFlight;
+          inFlight = undefined;
           full = false;
           continue;
         }

@@ -3,11 +3,11 @@
  * touches nothing that the next batch's preparation changes, so the next is prepared while the last commits.
  */
 import type { ClientBase } from 'pg';
-import { BinaryCopy, copyInto, type LogSlice } from '../sinks/index.ts';
 import { TIME_TABLES } from '../schemas/index.ts';
+import { BinaryCopy, copyInto, type LogSlice } from '../sinks/index.ts';
 import type { ClaimStore } from './dedupe/index.ts';
 import type { EventView } from './event-view.ts';
-import { type Ownership, advance } from './ownership.ts';
+import { advance, type Ownership } from './ownership.ts';
 import type { ProcessorDeps } from './ports.ts';
 import { COPY_EVENTS, type RawEventWriter } from './raw-events.ts';
 import { loadRows } from './rollups/load-rows.ts';

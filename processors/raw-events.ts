@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
-import { ATTRIBUTE_COLUMNS, type AttributeColumn, KIND } from '../schemas/index.ts';
 import { Decimal, parseDecimal } from '../metering/index.ts';
+import { ATTRIBUTE_COLUMNS, type AttributeColumn, KIND } from '../schemas/index.ts';
 import type { BinaryCopy } from '../sinks/index.ts';
 import { ABSENT, type AttributeNames, type EventView } from './event-view.ts';
 

@@ -1,5 +1,5 @@
 import type { Pool } from 'pg';
-import { type Tenant, type Tier, TidemarkError } from '../schemas/index.ts';
+import { type Tenant, TidemarkError, type Tier } from '../schemas/index.ts';
 import { TENANT_COLUMNS, type TenantRow, toTenant } from '../sinks/index.ts';
 
 export interface NewTenant {

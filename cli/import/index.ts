@@ -3,10 +3,10 @@ import { basename, join } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { readSettings, TidemarkError } from '../../schemas/index.ts';
 import { definedOf } from '../start.ts';
-import { importFile, type ImportState } from './import-file.ts';
+import { type ImportState, importFile } from './import-file.ts';
 import { FORMATS, type Format } from './readers.ts';
 
-export { importFile, type ImportState } from './import-file.ts';
+export { type ImportState, importFile } from './import-file.ts';
 
 interface Flags {
   url?: string;

@@ -1,6 +1,6 @@
 import type { ClientBase, Pool } from 'pg';
 import { BinaryCopy, copyInto } from '../../sinks/index.ts';
-import { BlockFilter } from './block-filter.ts';
+import type { BlockFilter } from './block-filter.ts';
 import { wordAt } from './key-table.ts';
 import { KEY_BYTES } from './port.ts';
 

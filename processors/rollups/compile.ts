@@ -1,4 +1,4 @@
-import { decimalFrom, compareDecimals, Decimal, parseDecimal } from '../../metering/index.ts';
+import { compareDecimals, Decimal, decimalFrom, parseDecimal } from '../../metering/index.ts';
 import { ATTRIBUTE_COLUMNS, KIND, type Meter, type MeterFilter } from '../../schemas/index.ts';
 import { ABSENT, type AttributeNames, type EventView } from '../event-view.ts';
 

@@ -1,6 +1,6 @@
-import { compareDecimals, Decimal, ExactSum } from '../../metering/index.ts';
-import type { CompiledMeter } from './compile.ts';
+import { compareDecimals, type Decimal, ExactSum } from '../../metering/index.ts';
 import { Bins } from './bins.ts';
+import type { CompiledMeter } from './compile.ts';
 
 /** One meter, tenant and group: what rows of all its windows have in common. */
 export class Series {

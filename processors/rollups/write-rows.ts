@@ -1,6 +1,6 @@
 import type { ClientBase } from 'pg';
-import { BinaryCopy, copyInto } from '../../sinks/index.ts';
 import type { ExactSum } from '../../metering/index.ts';
+import { BinaryCopy, copyInto } from '../../sinks/index.ts';
 import type { Rollups } from './rollups.ts';
 import type { Row, Series } from './row.ts';
 

@@ -1,5 +1,5 @@
-import { hash } from 'node:crypto';
 import { isUtf8 } from 'node:buffer';
+import { hash } from 'node:crypto';
 import type { ErrorCode } from '../../schemas/index.ts';
 import type { LogSlice } from '../../sinks/index.ts';
 import type { EventView } from '../event-view.ts';

@@ -1,4 +1,4 @@
-import { type Aggregation, type Meter } from '../../schemas/index.ts';
+import type { Aggregation, Meter } from '../../schemas/index.ts';
 
 /** What a meter query asks of the database. Times are Unix ms. */
 export interface RollupQuery {

@@ -1,5 +1,5 @@
 import type { Pool } from 'pg';
-import { isWholeMinute, quantile, splitHours, windowBoundaries, type WindowSize } from '../../metering/index.ts';
+import { isWholeMinute, quantile, splitHours, type WindowSize, windowBoundaries } from '../../metering/index.ts';
 import { type Meter, TidemarkError } from '../../schemas/index.ts';
 import { extentStatement, rollupStatement } from './query-sql.ts';
 

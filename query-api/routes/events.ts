@@ -169,7 +169,7 @@ function liftExtensions(data: string): { extensions: string; data: string } {
   if (!data.includes('"cloudevents"')) return { extensions: '', data };
   const parsed: unknown = JSON.parse(
     data,
-    function (this: unknown, key: string, value: unknown, context?: { source?: string }) {
+    function (this: unknown, _key: string, value: unknown, context?: { source?: string }) {
       if (typeof value === 'number' && context?.source !== undefined) return JSON.rawJSON(context.source);
       return value;
     },

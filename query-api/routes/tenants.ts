@@ -1,6 +1,6 @@
 import type { FastifyPluginAsync } from 'fastify';
 import { type Static, Type } from 'typebox';
-import { SCOPES, type Tenant, TidemarkError, TIERS } from '../../schemas/index.ts';
+import { SCOPES, type Tenant, TIERS, TidemarkError } from '../../schemas/index.ts';
 import { createKey, createTenant, listKeys, listTenants, revokeKey } from '../../tenants/index.ts';
 import { fromCursor, limitOf, requirePlatform, tenantsOf, toCursor } from '../access.ts';
 import type { QueryOptions } from '../options.ts';

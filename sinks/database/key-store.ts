@@ -1,7 +1,7 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import type pg from 'pg';
-import { type KeyStore, type Principal, type Scope, SCOPES } from '../../schemas/index.ts';
+import { type KeyStore, type Principal, SCOPES, type Scope } from '../../schemas/index.ts';
 import { TENANT_COLUMNS, type TenantRow, toTenant } from './tenant-directory.ts';
 
 const ALPHABET = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';

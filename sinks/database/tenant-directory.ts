@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { type Tenant, type TenantDirectory, TENANT_STATUSES, TIERS } from '../../schemas/index.ts';
+import { TENANT_STATUSES, type Tenant, type TenantDirectory, TIERS } from '../../schemas/index.ts';
 
 /** Columns of a tenant, as `toTenant` reads them. */
 export const TENANT_COLUMNS = 'id, customer_id, slug, name, email, tier, status, created_at';

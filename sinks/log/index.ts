@@ -1,2 +1,3 @@
-export { type EmbeddedLogOptions, openEmbeddedLog } from './embedded/embedded-log.ts';
+export { openEmbeddedLog } from './embedded/embedded-log.ts';
+export type { EmbeddedLogOptions } from './embedded/environment.ts';
 export * from './port.ts';

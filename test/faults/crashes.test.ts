@@ -20,7 +20,11 @@ function makeLines(count: number): string[] {
   for (let i = 0; i < count; i++) {
     const repeat = i % 3 === 2 ? known[(i * 7919) % Math.max(1, known.length)] : undefined;
     const key = repeat ?? `event-${serial++}`;
-    const event = sent.get(key) ?? { tenant: `tenant-${serial % 3}`, tokens: serial % 1000, user: `user-${serial % 50}` };
+    const event = sent.get(key) ?? {
+      tenant: `tenant-${serial % 3}`,
+      tokens: serial % 1000,
+      user: `user-${serial % 50}`,
+    };
     sent.set(key, event);
     lines.push(
       JSON.stringify({
@@ -65,33 +69,48 @@ async function verify(): Promise<void> {
     ['tokens', (own: { tokens: number; user: string }[]) => own.reduce((sum, one) => sum + one.tokens, 0)],
     ['active_users', (own: { tokens: number; user: string }[]) => new Set(own.map((one) => one.user)).size],
   ] as const) {
-    const { data } = await server.json<{ data: { subject: string; value: number }[] }>(`/api/v1/meters/${meter}/query?groupBy=subject`);
+    const { data } = await server.json<{ data: { subject: string; value: number }[] }>(
+      `/api/v1/meters/${meter}/query?groupBy=subject`,
+    );
     expect(Object.fromEntries(data.map((row) => [row.subject, row.value]))).toEqual(
       Object.fromEntries([...expected].map(([tenant, own]) => [tenant, value(own)])),
     );
   }
 }
 
-test.each(STEPS)('P1, P2, P3, P4: kill -9 of the server at step "%s" of a batch loses and doubles nothing', async (step) => {
-  await server.stop();
-  await server.start({ TIDEMARK_TEST_KILL_AT: `${step}:1`, PROCESSOR_BATCH_EVENTS: '200' });
-  const lines = makeLines(600);
-  await deliver(lines);
-  // The process dies by its own hand at that step; folding comes only where an hour is due.
-  const died = await Promise.race([server.exited.then(() => true), server.settled().then(() => false, () => server.exited.then(() => true))]);
-  if (step !== 'folded') expect(died).toBe(true);
-  if (died) await server.start();
-  await verify();
-});
+test.each(STEPS)(
+  'P1, P2, P3, P4: kill -9 of the server at step "%s" of a batch loses and doubles nothing',
+  async (step) => {
+    await server.stop();
+    await server.start({ TIDEMARK_TEST_KILL_AT: `${step}:1`, PROCESSOR_BATCH_EVENTS: '200' });
+    const lines = makeLines(600);
+    await deliver(lines);
+    // The process dies by its own hand at that step; folding comes only where an hour is due.
+    const died = await Promise.race([
+      server.exited.then(() => true),
+      server.settled().then(
+        () => false,
+        () => server.exited.then(() => true),
+      ),
+    ]);
+    if (step !== 'folded') expect(died).toBe(true);
+    if (died) await server.start();
+    await verify();
+  },
+);
 
 test('P1, P2, P3, P4: kill -9 of PostgreSQL in the middle of commits, and the server again when it is back', async () => {
   await server.stop();
   await server.start({ PROCESSOR_BATCH_EVENTS: '100', PROCESSOR_LINGER_MS: '0' });
   for (let round = 0; round < 3; round++) {
     const delivering = deliver(makeLines(3_000));
-    await until(async () => ((await server.json<{ total: { pending: number } }>('/api/v1/reconciliation')).total.pending > 0 ? true : undefined), 5_000).catch(
-      () => undefined,
-    );
+    await until(
+      async () =>
+        (await server.json<{ total: { pending: number } }>('/api/v1/reconciliation')).total.pending > 0
+          ? true
+          : undefined,
+      5_000,
+    ).catch(() => undefined);
     const pid = server.postgresPid();
     if (pid > 0) process.kill(pid, 'SIGKILL');
     await delivering;

@@ -24,7 +24,10 @@ const event = fc
     tenant: fc.constantFrom('a', 'b', 'c'),
     key: fc.nat(60),
     type: fc.constantFrom('api_call', 'agent_invocation', 'session'),
-    minute: fc.oneof({ weight: 4, arbitrary: fc.nat(20) }, { weight: 1, arbitrary: fc.integer({ min: -300, max: 200 }) }),
+    minute: fc.oneof(
+      { weight: 4, arbitrary: fc.nat(20) },
+      { weight: 1, arbitrary: fc.integer({ min: -300, max: 200 }) },
+    ),
     ms: fc.nat(59_999),
     user: fc.option(fc.nat(4), { nil: null }),
     endpoint: fc.option(fc.constantFrom('/x', '/y'), { nil: null }),
@@ -138,7 +141,12 @@ function batchesOf(events: readonly PlainEvent[]): RecordBatch[] {
   return [...Map.groupBy(events, (one) => one.tenant.charCodeAt(0) % PARTITIONS)].map(([partition, own]) => {
     const records = own.map(encodeEvent);
     let end = 0;
-    return { partition, count: own.length, bytes: Buffer.concat(records), ends: Uint32Array.from(records, (record) => (end += record.length)) };
+    return {
+      partition,
+      count: own.length,
+      bytes: Buffer.concat(records),
+      ends: Uint32Array.from(records, (record) => (end += record.length)),
+    };
   });
 }
 
@@ -149,7 +157,12 @@ async function compare(events: readonly PlainEvent[]): Promise<void> {
   const { rows: accounts } = await pool.query<Record<string, string>>(
     'SELECT sum(received)::text AS received, sum(accepted)::text AS accepted, sum(duplicate)::text AS duplicate, sum(dead_lettered)::text AS dead FROM accounting',
   );
-  expect(accounts[0]).toEqual({ received: String(events.length), accepted: String(counted.length), duplicate: String(events.length - counted.length), dead: '0' });
+  expect(accounts[0]).toEqual({
+    received: String(events.length),
+    accepted: String(counted.length),
+    duplicate: String(events.length - counted.length),
+    dead: '0',
+  });
   const { rows: raw } = await pool.query<{ n: string }>('SELECT count(*)::text AS n FROM events');
   expect(raw[0]?.n).toBe(String(counted.length));
   for (const [table, members, width, folded] of [
@@ -186,9 +199,19 @@ async function compare(events: readonly PlainEvent[]): Promise<void> {
 const hourOf = (one: PlainEvent): number => Math.floor(one.timestamp / 3_600_000) * 3_600_000;
 
 /** Meters 1 (count), 2 (percentile), 3 (exact sum), 6 (percentile), 4 (filtered count), 5 (count), 10 (steps), written plainly. */
-function recompute(events: readonly PlainEvent[], width: number): Record<string, { count: string; sum: string | null; bins: string | null }> {
+function recompute(
+  events: readonly PlainEvent[],
+  width: number,
+): Record<string, { count: string; sum: string | null; bins: string | null }> {
   const cells = new Map<string, { count: number; sum: bigint | null; bins: Map<number, number> | null }>();
-  const add = (meter: number, one: PlainEvent, groups: (string | null)[], value: string | null, bin: number | null, by = 1) => {
+  const add = (
+    meter: number,
+    one: PlainEvent,
+    groups: (string | null)[],
+    value: string | null,
+    bin: number | null,
+    by = 1,
+  ) => {
     const bucket = Math.floor(one.timestamp / width) * width;
     const values = `{${groups.map((group) => group ?? 'NULL').join(',')}}`;
     const key = `${meter}|${one.tenant}|${bucket / 1000}|${values}`;
@@ -228,7 +251,13 @@ function recompute(events: readonly PlainEvent[], width: number): Record<string,
       {
         count: String(count),
         sum: sum === null ? null : fromHundredths(sum),
-        bins: bins === null ? null : [...bins].sort(([a], [b]) => a - b).map(([bin, n]) => `${bin}:${n}`).join(','),
+        bins:
+          bins === null
+            ? null
+            : [...bins]
+                .sort(([a], [b]) => a - b)
+                .map(([bin, n]) => `${bin}:${n}`)
+                .join(','),
       },
     ]),
   );

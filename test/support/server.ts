@@ -27,7 +27,14 @@ export class TestServer {
   async start(env: Record<string, string> = {}): Promise<number> {
     const began = performance.now();
     const child = spawn(process.execPath, [MAIN, 'start'], {
-      env: { ...process.env, PORT: '0', TIDEMARK_DATA: this.data, TIDEMARK_ADMIN_KEY: ADMIN_KEY, LOG_LEVEL: 'warn', ...env },
+      env: {
+        ...process.env,
+        PORT: '0',
+        TIDEMARK_DATA: this.data,
+        TIDEMARK_ADMIN_KEY: ADMIN_KEY,
+        LOG_LEVEL: 'warn',
+        ...env,
+      },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child = child;
@@ -109,15 +116,19 @@ export class TestServer {
 
   /** Posts NDJSON log lines. */
   async post(lines: readonly string[], headers: Record<string, string> = {}): Promise<Response> {
-    return this.request('/api/v1/logs', { method: 'POST', headers: { 'content-type': 'application/x-ndjson', ...headers }, body: lines.join('\n') });
+    return this.request('/api/v1/logs', {
+      method: 'POST',
+      headers: { 'content-type': 'application/x-ndjson', ...headers },
+      body: lines.join('\n'),
+    });
   }
 
   /** Waits until everything on the log is committed. */
   async settled(): Promise<{ received: number; accepted: number; duplicate: number; dead_lettered: number }> {
     return until(async () => {
-      const { total } = await this.json<{ total: { received: number; accepted: number; duplicate: number; dead_lettered: number; pending: number } }>(
-        '/api/v1/reconciliation',
-      );
+      const { total } = await this.json<{
+        total: { received: number; accepted: number; duplicate: number; dead_lettered: number; pending: number };
+      }>('/api/v1/reconciliation');
       return total.pending === 0 ? total : undefined;
     });
   }

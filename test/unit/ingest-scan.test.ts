@@ -39,7 +39,9 @@ const SEED =
 function scan(body: string | Buffer, form: BodyForm = 'log', more: Partial<ScanContext> = {}) {
   const { rejected, batches, accepted } = scanBody(Buffer.from(body), context(form, more));
   const events = batches.flatMap((batch) =>
-    Array.from({ length: batch.count }, (_, i) => decodeEvent(batch.bytes, i === 0 ? 0 : batch.ends[i - 1], batch.ends[i])),
+    Array.from({ length: batch.count }, (_, i) =>
+      decodeEvent(batch.bytes, i === 0 ? 0 : batch.ends[i - 1], batch.ends[i]),
+    ),
   );
   return { rejected, events, accepted };
 }
@@ -59,19 +61,38 @@ describe('a log line', () => {
       request_id: 'req_xyz789',
       keyed_by_source: false,
     });
-    expect([...(events[0]?.attributes.keys() ?? [])]).toEqual(['level', 'endpoint', 'method', 'status_code', 'duration_ms', 'tokens_consumed', 'message']);
+    expect([...(events[0]?.attributes.keys() ?? [])]).toEqual([
+      'level',
+      'endpoint',
+      'method',
+      'status_code',
+      'duration_ms',
+      'tokens_consumed',
+      'message',
+    ]);
   });
 
   test('P12: numbers keep their source text, however long', () => {
-    const { events } = scan(withMembers('"a":12345678901234567890.123456789012345678,"b":1.50,"c":2.5e-3,"d":-0,"e":1E3'));
+    const { events } = scan(
+      withMembers('"a":12345678901234567890.123456789012345678,"b":1.50,"c":2.5e-3,"d":-0,"e":1E3'),
+    );
     const value = (name: string) => events[0]?.attributes.get(name)?.value;
-    expect([value('a'), value('b'), value('c'), value('d'), value('e')]).toEqual(['12345678901234567890.123456789012345678', '1.50', '0.0025', 0, '1000']);
+    expect([value('a'), value('b'), value('c'), value('d'), value('e')]).toEqual([
+      '12345678901234567890.123456789012345678',
+      '1.50',
+      '0.0025',
+      0,
+      '1000',
+    ]);
   });
 
   test('nested members become dotted names and stay JSON', () => {
     const { events } = scan(withMembers('"usage":{"input":{"tokens":5},"list":[1,{"x":2}]},"gone":null'));
     expect(events[0]?.attributes.get('usage.input.tokens')).toEqual({ kind: 'long', value: 5 });
-    expect(JSON.parse(events[0]?.data ?? '')).toEqual({ usage: { input: { tokens: 5 }, list: [1, { x: 2 }] }, gone: null });
+    expect(JSON.parse(events[0]?.data ?? '')).toEqual({
+      usage: { input: { tokens: 5 }, list: [1, { x: 2 }] },
+      gone: null,
+    });
   });
 
   test('the last of two members of one name wins', () => {
@@ -138,7 +159,13 @@ describe('P6: one bad event is rejected alone, with its code, field and index', 
 
   test('a malformed NDJSON line is rejected alone and empty lines are nothing', () => {
     const { rejected, accepted } = scan(`${SEED}\n\n{"a":\r\n  \n${SEED} x\n${SEED}\n`, 'ndjson');
-    expect([accepted, rejected.map(({ index, code }) => [index, code])]).toEqual([2, [[1, 'invalid_json'], [2, 'invalid_json']]]);
+    expect([accepted, rejected.map(({ index, code }) => [index, code])]).toEqual([
+      2,
+      [
+        [1, 'invalid_json'],
+        [2, 'invalid_json'],
+      ],
+    ]);
   });
 
   test.each(['{', '[1', `[${SEED}`, `[${SEED},]`, `${SEED}x`, '"', '{"a" 1}', '{"a":tru}', '{"a":01}', '{"a":"\\x"}'])(
@@ -149,16 +176,33 @@ describe('P6: one bad event is rejected alone, with its code, field and index', 
   );
 
   test('more than 10,000 events are too many', () => {
-    expect(() => scan(`[${Array.from({ length: 10_001 }, () => '1').join(',')}]`)).toThrow(expect.objectContaining({ code: 'body_too_large' }));
+    expect(() => scan(`[${Array.from({ length: 10_001 }, () => '1').join(',')}]`)).toThrow(
+      expect.objectContaining({ code: 'body_too_large' }),
+    );
   });
 });
 
 describe('CloudEvents', () => {
   const event = (more: object) =>
-    JSON.stringify({ specversion: '1.0', id: 'a', source: 's', type: 't', subject: 'acme', time: '2026-01-26T21:30:45Z', data: { tokens: 5 }, ...more });
+    JSON.stringify({
+      specversion: '1.0',
+      id: 'a',
+      source: 's',
+      type: 't',
+      subject: 'acme',
+      time: '2026-01-26T21:30:45Z',
+      data: { tokens: 5 },
+      ...more,
+    });
 
   test('the pair of source and id is the key', () => {
-    expect(scan(event({}), 'cloudevents').events[0]).toMatchObject({ tenant: 'acme', idempotency_key: 'a', source: 's', keyed_by_source: true, type: 't' });
+    expect(scan(event({}), 'cloudevents').events[0]).toMatchObject({
+      tenant: 'acme',
+      idempotency_key: 'a',
+      source: 's',
+      keyed_by_source: true,
+      type: 't',
+    });
   });
   test('customer_id in data goes before the subject, which is kept', () => {
     const [found] = scan(event({ data: { customer_id: 'globex', user_id: 'u' } }), 'cloudevents').events;
@@ -179,19 +223,32 @@ describe('CloudEvents', () => {
     expect(scan(event(more), 'cloudevents').rejected[0]).toMatchObject({ code: 'invalid_field', field });
   });
   test.each(['id', 'source', 'type', 'specversion', 'subject'])('P6: %s is required', (field) => {
-    expect(scan(event({ [field]: undefined }), 'cloudevents').rejected[0]).toMatchObject({ code: 'missing_field', field });
+    expect(scan(event({ [field]: undefined }), 'cloudevents').rejected[0]).toMatchObject({
+      code: 'missing_field',
+      field,
+    });
   });
 });
 
 describe('tenants', () => {
   test("P7: a tenant's key sends its own events only", () => {
     const own = { principal: { keyId: 'k', tenant: tenant('acme'), scopes: new Set(['ingest'] as const) } };
-    const { rejected, events } = scan(`[${SEED},${SEED.replace('tenant_abc123', 'acme')},${SEED.replace('"customer_id":"tenant_abc123",', '')}]`, 'log', own);
+    const { rejected, events } = scan(
+      `[${SEED},${SEED.replace('tenant_abc123', 'acme')},${SEED.replace('"customer_id":"tenant_abc123",', '')}]`,
+      'log',
+      own,
+    );
     expect(rejected).toMatchObject([{ index: 0, code: 'wrong_tenant', field: 'customer_id' }]);
     expect(events.map((event) => event?.tenant)).toEqual(['acme', 'acme']);
   });
   test('an event beyond the rate is rejected, its neighbours of other tenants are not', () => {
-    const tiers = { tenant: (name: string) => ({ ...tenant(name), id: name, tier: name === 'slow' ? ('free' as const) : ('discovered' as const) }) };
+    const tiers = {
+      tenant: (name: string) => ({
+        ...tenant(name),
+        id: name,
+        tier: name === 'slow' ? ('free' as const) : ('discovered' as const),
+      }),
+    };
     const slow = SEED.replace('tenant_abc123', 'slow');
     const { rejected, accepted } = scan(`[${slow},${slow},${slow},${SEED}]`, 'log', tiers);
     expect([accepted, rejected.map(({ index, code }) => [index, code])]).toEqual([3, [[2, 'rate_limited']]]);

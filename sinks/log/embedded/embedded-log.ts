@@ -6,7 +6,7 @@
  * resolves only after it. Appends of one event turn, and all that wait while a commit runs, share the next commit.
  */
 import { mkdirSync } from 'node:fs';
-import { open, type RootDatabase } from 'lmdb';
+import { open } from 'lmdb';
 import { TidemarkError } from '../../../schemas/index.ts';
 import {
   type AssignedPartition,
@@ -17,30 +17,9 @@ import {
   type RecordBatch,
 } from '../port.ts';
 import { type BlockKey, encodeBlock } from './blocks.ts';
+import { type EmbeddedLogOptions, type Environment, endOf, keyOffset } from './environment.ts';
 import { joinGroup } from './membership.ts';
 import { PartitionCursor } from './partition-cursor.ts';
-
-export interface EmbeddedLogOptions {
-  /** folder of the environment; made if missing */
-  directory: string;
-  topic?: string;
-  /** fixed when the log is made */
-  partitions?: number;
-  /** a member that has not been heard of for so long loses its partitions */
-  sessionTimeoutMs?: number;
-  /** how often an idle reader looks for records that another thread or process has appended */
-  pollMs?: number;
-  /** records kept per partition below the committed offset */
-  retainRecords?: number;
-}
-
-/** What the log's modules share. */
-export interface Environment {
-  root: RootDatabase;
-  blocks: ReturnType<RootDatabase['openDB']>;
-  state: ReturnType<RootDatabase['openDB']>;
-  options: Required<EmbeddedLogOptions>;
-}
 
 const DEFAULTS = {
   topic: 'tidemark.events',
@@ -86,12 +65,6 @@ export async function openEmbeddedLog(options: EmbeddedLogOptions): Promise<Even
     );
   }
   return new EmbeddedLog(env);
-}
-
-/** Offset that the next record of a partition gets. */
-export function endOf(env: Environment, partition: number): number {
-  const end: unknown = env.state.get(['end', partition]);
-  return typeof end === 'number' ? end : 0;
 }
 
 class EmbeddedLog implements EventLog {
@@ -167,11 +140,4 @@ class EmbeddedLog implements EventLog {
     await Promise.all([...this.#consumers].map((consumer) => consumer.close()));
     await this.#env.root.close();
   }
-}
-
-/** The base offset in a block's key. */
-export function keyOffset(key: unknown): number {
-  const offset = Array.isArray(key) ? key[1] : undefined;
-  if (typeof offset !== 'number') throw new Error('the embedded log holds a foreign key');
-  return offset;
 }

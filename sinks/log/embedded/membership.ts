@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import type { Environment } from './embedded-log.ts';
+import type { Environment } from './environment.ts';
 import { removeCommittedBlocks } from './retention.ts';
 
 interface Member {

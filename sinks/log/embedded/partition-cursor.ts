@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type AssignedPartition, type LogSlice, LogUnavailable, type ReadLimit } from '../port.ts';
 import { decodeBlock } from './blocks.ts';
-import { type Environment, endOf, keyOffset } from './embedded-log.ts';
+import { type Environment, endOf, keyOffset } from './environment.ts';
 
 /** Reads one partition, block by block. */
 export class PartitionCursor implements AssignedPartition {

@@ -1,5 +1,5 @@
 import { type BlockKey, decodeBlock } from './blocks.ts';
-import { type Environment, keyOffset } from './embedded-log.ts';
+import { type Environment, keyOffset } from './environment.ts';
 
 /** Blocks removed in one transaction, so that appends never wait long. */
 const AT_A_TIME = 256;

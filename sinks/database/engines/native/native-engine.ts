@@ -47,7 +47,9 @@ export class NativeEngine implements StorageEngine {
         [parent, chunk],
       );
       if (attached.rowCount === 0) {
-        await client.query(`CREATE TABLE IF NOT EXISTS ${chunk} (LIKE ${parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)${storage}`);
+        await client.query(
+          `CREATE TABLE IF NOT EXISTS ${chunk} (LIKE ${parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)${storage}`,
+        );
         await client.query(
           `ALTER TABLE ${parent} ATTACH PARTITION ${chunk} FOR VALUES FROM ('${iso(from)}') TO ('${iso(from + table.chunkMs)}')`,
         );

@@ -1,0 +1,48 @@
+import { Worker } from 'node:worker_threads';
+import type { ProcessorMetrics } from '../processors/index.ts';
+import type { WorkerData } from './processor-worker.ts';
+
+export interface ProcessorThread {
+  metrics(): Promise<ProcessorMetrics | undefined>;
+}
+
+/** Starts the worker thread and waits until it is ready. If it ends unasked, the server can't go on. */
+export async function startProcessors(
+  workerData: WorkerData,
+  onFatal: (error: Error) => void,
+  disposers: (() => Promise<void> | void)[],
+): Promise<ProcessorThread> {
+  const worker = new Worker(new URL('./processor-worker.ts', import.meta.url), { workerData });
+  let expected = false;
+  let asked: ((metrics: ProcessorMetrics) => void)[] = [];
+  const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
+  const ready = new Promise<void>((resolve, reject) => {
+    worker.once('error', reject);
+    worker.on('message', (message: { ready?: true; metrics?: ProcessorMetrics }) => {
+      if (message.ready) resolve();
+      if (message.metrics !== undefined) for (const answer of asked.splice(0)) answer(message.metrics);
+    });
+  });
+  await ready;
+  worker.on('error', (error: unknown) => onFatal(error instanceof Error ? error : new Error(String(error))));
+  worker.on('exit', () => {
+    if (!expected) onFatal(new Error('the processor thread ended'));
+    asked = [];
+  });
+  disposers.push(async () => {
+    expected = true;
+    worker.postMessage('stop');
+    await ended;
+  });
+  return {
+    metrics: () =>
+      new Promise((resolve) => {
+        const timer = setTimeout(() => resolve(undefined), 2_000);
+        asked.push((metrics) => {
+          clearTimeout(timer);
+          resolve(metrics);
+        });
+        worker.postMessage('metrics');
+      }),
+  };
+}
