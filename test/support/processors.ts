@@ -1,0 +1,73 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Pool } from 'pg';
+import pino from 'pino';
+import { BUILTIN_METERS } from '../../metering/index.ts';
+import { type ProcessorDeps, runProcessors } from '../../processors/index.ts';
+import { encodeEvent, type PlainEvent } from '../../schemas/index.ts';
+import { type EventLog, NativeEngine, openEmbeddedLog, openTenantDirectory, type RecordBatch } from '../../sinks/index.ts';
+import { until } from './server.ts';
+
+/** A log in a folder of its own. */
+export async function openTestLog(partitions = 1): Promise<EventLog & { dispose(): Promise<void> }> {
+  const directory = mkdtempSync(join(tmpdir(), 'tidemark-log-'));
+  const log = await openEmbeddedLog({ directory, partitions, pollMs: 1 });
+  return Object.assign(log, {
+    dispose: async () => {
+      await log.close();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  });
+}
+
+export const startProcessors = (pool: Pool, log: EventLog, more: Partial<ProcessorDeps> = {}) =>
+  runProcessors({
+    pool,
+    engine: new NativeEngine(),
+    log,
+    directory: openTenantDirectory(pool),
+    meters: BUILTIN_METERS,
+    logger: pino({ level: 'silent' }),
+    now: Date.now,
+    settings: {
+      batchEvents: 100,
+      batchBytes: 1 << 20,
+      lingerMs: 0,
+      cacheRows: 1_000,
+      dedupeMemoryBytes: 1 << 20,
+      dedupeSealKeys: 1_000,
+      windowMs: 35 * 86_400_000,
+      unknownTenants: 'create',
+    },
+    ...more,
+  });
+
+/** An api_call of tenant acme. */
+export const event = (key: string, more: Partial<PlainEvent> = {}): PlainEvent => ({
+  tenant: 'acme',
+  idempotency_key: key,
+  source: null,
+  keyed_by_source: false,
+  type: 'api_call',
+  timestamp: Date.UTC(2026, 0, 1),
+  received_at: Date.UTC(2026, 0, 1),
+  user_id: null,
+  request_id: null,
+  attributes: new Map([['tokens_consumed', { kind: 'long', value: 10 }]]),
+  data: null,
+  ...more,
+});
+
+export function records(partition: number, all: readonly (PlainEvent | Buffer)[]): RecordBatch {
+  const bytes = all.map((one) => (Buffer.isBuffer(one) ? one : encodeEvent(one)));
+  let end = 0;
+  return { partition, count: bytes.length, bytes: Buffer.concat(bytes), ends: Uint32Array.from(bytes, (one) => (end += one.length)) };
+}
+
+/** Waits until the commit points add up to `offset`. */
+export const committed = (pool: Pool, offset: number) =>
+  until(async () => {
+    const { rows } = await pool.query<{ n: number }>('SELECT coalesce(sum(next), 0)::float8 AS n FROM log_offsets');
+    return (rows[0]?.n ?? 0) >= offset ? true : undefined;
+  }, 15_000);
