@@ -44,14 +44,14 @@ export async function openEmbeddedPostgresPool(data: string) {
       for (const meter of [2, 3]) {
         await client.query(
           `INSERT INTO rollup_groups (group_key, tenant_id, meter_id, values)
-           SELECT md5(t.id::text || $1 || e)::uuid, t.id, $1, ARRAY['/e' || e, NULL] FROM tenants AS t, generate_series(1, 5) AS e`,
+           SELECT md5(t.id::text || $1::int || e)::uuid, t.id, $1::int, ARRAY['/e' || e, NULL] FROM tenants AS t, generate_series(1, 5) AS e`,
           [meter],
         );
         await client.query(
           `INSERT INTO rollups_hour (bucket, meter_id, shard, tenant_id, group_key, count, sum, min, max, bins, bin_counts)
-           SELECT h, $1, (SELECT min(shard) FROM log_offsets), g.tenant_id, g.group_key, 1000, 123456, 1, 999, b.bins, b.counts
+           SELECT h, $1::int, (SELECT min(shard) FROM log_offsets), g.tenant_id, g.group_key, 1000, 123456, 1, 999, b.bins, b.counts
            FROM generate_series($2::timestamptz, $3::timestamptz - interval '1 hour', interval '1 hour') AS h, rollup_groups AS g,
-             (SELECT CASE WHEN $1 = 2 THEN array_agg(4300 + i) END AS bins, CASE WHEN $1 = 2 THEN array_agg(25::bigint) END AS counts FROM generate_series(1, 40) AS i) AS b
+             (SELECT CASE WHEN $1::int = 2 THEN array_agg(4300 + i) END AS bins, CASE WHEN $1::int = 2 THEN array_agg(25::bigint) END AS counts FROM generate_series(1, 40) AS i) AS b
            WHERE g.meter_id = $1`,
           [meter, iso(from), iso(to)],
         );

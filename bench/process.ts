@@ -8,7 +8,7 @@ export const KEY = 'bench-admin-key-0123456789-0123456789';
 
 export interface BenchServer {
   url: string;
-  /** resident bytes of the server process */
+  /** resident bytes of the server process that are its own: pages of mapped files (the log's) are the system's cache */
   rss(): number;
   /** waits until nothing is pending; seconds since `began` (performance.now()) */
   settled(began: number): Promise<number>;
@@ -62,7 +62,8 @@ export async function startBenchServer(data: string, env: Record<string, string>
   return {
     url: server.url,
     reader,
-    rss: () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${server.child.pid}/status`, 'utf8'))?.[1] ?? 0) * 1024,
+    rss: () =>
+      Number(/RssAnon:\s+(\d+)/.exec(readFileSync(`/proc/${server.child.pid}/status`, 'utf8'))?.[1] ?? 0) * 1024,
     settled: async (began) => {
       while ((await reader.reconcile()).total.pending !== 0) await delay(50);
       return (performance.now() - began) / 1000;

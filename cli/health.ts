@@ -1,11 +1,11 @@
 import type { FastifyPluginAsync } from 'fastify';
 import type { Pool } from 'pg';
-import type { Registry } from 'prom-client';
 import { TidemarkError } from '../schemas/index.ts';
 import { type EventLog, isMigrated } from '../sinks/index.ts';
+import type { Metrics } from './metrics.ts';
 
 /** /healthz (alive), /readyz (log and database reachable, migrations current), /metrics. */
-export const healthRoutes: FastifyPluginAsync<{ pool: Pool; log: EventLog; metrics: Registry }> = async (
+export const healthRoutes: FastifyPluginAsync<{ pool: Pool; log: EventLog; metrics: Metrics }> = async (
   app,
   { pool, log, metrics },
 ) => {

@@ -40,7 +40,8 @@ export async function createHttp(deps: {
     onProtoPoisoning: 'remove',
     ajv: { customOptions: { coerceTypes: 'array', removeAdditional: false, allErrors: false } },
     frameworkErrors: (error, request, reply: FastifyReply) => {
-      void send(reply, describe(error, request.id));
+      // The URL itself can't be read.
+      void send(reply, toProblem(new TidemarkError('invalid_parameter', error.message), request.id));
     },
   });
 

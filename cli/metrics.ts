@@ -3,12 +3,18 @@ import type { IngestMetrics } from '../ingest/index.ts';
 import type { Lag } from './lag.ts';
 import type { ProcessorThread } from './processor-thread.ts';
 
+/** What a scrape answers. */
+export interface Metrics {
+  contentType: string;
+  metrics(): Promise<string>;
+}
+
 /** Prometheus metrics, read at each scrape from the counters that the rooms keep. */
 export function createMetrics(from: {
   ingest: IngestMetrics;
   lag: Lag;
   processors: ProcessorThread | undefined;
-}): Registry {
+}): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const gauge = (name: string, help: string, labelNames: string[] = []) =>
@@ -37,14 +43,11 @@ export function createMetrics(from: {
     seconds.set({ phase: 'commit' }, metrics.commitSeconds);
     failures.set(metrics.failures);
   };
-  new Gauge({
-    name: 'tidemark_up',
-    help: 'The server is up',
-    registers: [registry],
-    collect: async function () {
+  return {
+    contentType: registry.contentType,
+    metrics: async () => {
       await collect();
-      this.set(1);
+      return registry.metrics();
     },
-  });
-  return registry;
+  };
 }

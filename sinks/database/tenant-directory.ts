@@ -88,6 +88,7 @@ export function openTenantDirectory(pool: pg.Pool, { ttlMs = 10_000, now = Date.
       return cached.tenant;
     },
     find: async (reference) => {
+      if (reference.includes('\0')) return undefined;
       const cached = byReference.get(reference);
       if (cached !== undefined && cached.until > now()) return cached.tenant;
       const { rows } = await pool.query<TenantRow>(

@@ -10,18 +10,31 @@ export interface LogUnderTest {
 export function batchOf(partition: number, texts: readonly string[]): RecordBatch {
   const records = texts.map((text) => Buffer.from(text));
   let end = 0;
-  return { partition, count: texts.length, bytes: Buffer.concat(records), ends: Uint32Array.from(records, (record) => (end += record.length)) };
+  return {
+    partition,
+    count: texts.length,
+    bytes: Buffer.concat(records),
+    ends: Uint32Array.from(records, (record) => (end += record.length)),
+  };
 }
 
 /** Reads a partition from `from` until `count` records came. */
-async function readAll(partition: AssignedPartition, from: number, count: number, limit = { records: 1_000, bytes: 1 << 20 }) {
+async function readAll(
+  partition: AssignedPartition,
+  from: number,
+  count: number,
+  limit = { records: 1_000, bytes: 1 << 20 },
+) {
   const found: { offset: number; text: string }[] = [];
   partition.seek(from);
   while (found.length < count && !partition.revoked.aborted) {
     const slice = await partition.read(limit, 100);
     if (slice === undefined) continue;
     for (let i = 0; i < slice.count; i++)
-      found.push({ offset: slice.firstOffset + i, text: Buffer.from(slice.bytes.subarray(i === 0 ? 0 : slice.ends[i - 1], slice.ends[i])).toString() });
+      found.push({
+        offset: slice.firstOffset + i,
+        text: Buffer.from(slice.bytes.subarray(i === 0 ? 0 : slice.ends[i - 1], slice.ends[i])).toString(),
+      });
     expect(slice.nextOffset).toBe(slice.firstOffset + slice.count);
   }
   return found;
@@ -32,11 +45,17 @@ export function eventLogConformance(make: () => LogUnderTest): void {
   test('P1: acknowledged records are read once each, in order, with dense offsets, whatever the size of a read', async () => {
     const log = await make().open();
     const sent = Array.from({ length: 500 }, (_, i) => `record-${i}-${'x'.repeat(i % 97)}`);
-    for (let i = 0; i < sent.length; i += 70) await log.append([batchOf(1, sent.slice(i, i + 70)), batchOf(0, ['other'])]);
+    for (let i = 0; i < sent.length; i += 70)
+      await log.append([batchOf(1, sent.slice(i, i + 70)), batchOf(0, ['other'])]);
     const results: string[][] = [];
     const consumer = await log.consume(async (partition) => {
-      if (partition.partition !== 1) return new Promise((resolve) => partition.revoked.addEventListener('abort', () => resolve()));
-      for (const limit of [{ records: 7, bytes: 1 << 20 }, { records: 1_000, bytes: 100 }, { records: 1_000, bytes: 1 << 20 }]) {
+      if (partition.partition !== 1)
+        return new Promise((resolve) => partition.revoked.addEventListener('abort', () => resolve()));
+      for (const limit of [
+        { records: 7, bytes: 1 << 20 },
+        { records: 1_000, bytes: 100 },
+        { records: 1_000, bytes: 1 << 20 },
+      ]) {
         const found = await readAll(partition, 0, sent.length, limit);
         expect(found.map((one) => one.offset)).toEqual(sent.map((_, i) => i));
         results.push(found.map((one) => one.text));
@@ -52,7 +71,11 @@ export function eventLogConformance(make: () => LogUnderTest): void {
   test('P1: several producers at once lose nothing and share no offset', async () => {
     const target = make();
     const logs = await Promise.all([target.open(), target.open(), target.open()]);
-    await Promise.all(logs.flatMap((log, l) => Array.from({ length: 30 }, (_, i) => log.append([batchOf(0, [`${l}-${i}-a`, `${l}-${i}-b`])]))));
+    await Promise.all(
+      logs.flatMap((log, l) =>
+        Array.from({ length: 30 }, (_, i) => log.append([batchOf(0, [`${l}-${i}-a`, `${l}-${i}-b`])])),
+      ),
+    );
     const [log] = logs;
     if (log === undefined) throw new Error('no log');
     expect((await log.ranges()).find((range) => range.partition === 0)).toMatchObject({ first: 0, end: 180 });
@@ -82,7 +105,9 @@ export function eventLogConformance(make: () => LogUnderTest): void {
     const a = await join(first, 'a');
     await until(async () => (ownersOf().length === first.partitions ? true : undefined));
     const b = await join(second, 'b');
-    await until(async () => (new Set(ownersOf()).size === 2 && ownersOf().length === first.partitions ? true : undefined));
+    await until(async () =>
+      new Set(ownersOf()).size === 2 && ownersOf().length === first.partitions ? true : undefined,
+    );
     await a.close();
     await until(async () => (ownersOf().filter((name) => name === 'b').length === first.partitions ? true : undefined));
     await b.close();

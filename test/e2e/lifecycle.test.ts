@@ -8,12 +8,14 @@ import { TestServer } from '../support/server.ts';
 const server = new TestServer();
 afterAll(() => server.dispose());
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
-const line = (key: string) => JSON.stringify({ timestamp: new Date().toISOString(), customer_id: 'acme', request_id: key, tokens_consumed: 3 });
+const line = (key: string) =>
+  JSON.stringify({ timestamp: new Date().toISOString(), customer_id: 'acme', request_id: key, tokens_consumed: 3 });
 
 test('P14: SIGTERM drains and exits 0 within 10 s; what was acknowledged is counted after the next start, within 10 s too', async () => {
   await server.start();
   expect((await server.request('/readyz')).status).toBe(200);
-  for (let i = 0; i < 20; i++) expect((await server.post(Array.from({ length: 500 }, (_, j) => line(`${i}-${j}`)))).status).toBe(204);
+  for (let i = 0; i < 20; i++)
+    expect((await server.post(Array.from({ length: 500 }, (_, j) => line(`${i}-${j}`)))).status).toBe(204);
   const began = performance.now();
   expect(await server.stop()).toBe(0);
   expect(performance.now() - began).toBeLessThan(10_000);
@@ -23,7 +25,11 @@ test('P14: SIGTERM drains and exits 0 within 10 s; what was acknowledged is coun
 });
 
 test('a second server on the same folder is refused and changes nothing', async () => {
-  const second = spawnSync(process.execPath, [join(ROOT, 'cli/main.ts'), 'start'], { env: { ...process.env, PORT: '0', TIDEMARK_DATA: server.data }, encoding: 'utf8', timeout: 20_000 });
+  const second = spawnSync(process.execPath, [join(ROOT, 'cli/main.ts'), 'start'], {
+    env: { ...process.env, PORT: '0', TIDEMARK_DATA: server.data },
+    encoding: 'utf8',
+    timeout: 20_000,
+  });
   expect([second.status, second.stderr]).toEqual([1, expect.stringContaining('data_in_use')]);
   expect((await server.request('/readyz')).status).toBe(200);
 });
@@ -47,7 +53,13 @@ test('without TIDEMARK_ADMIN_KEY a key is made, printed at any log level, and ke
 });
 
 test('the command runs on the pinned Node whatever the system has, and says what is wrong with settings', () => {
-  const run = (args: string[], env: Record<string, string> = {}) => spawnSync('npx', ['--no-install', 'tidemark', ...args], { cwd: ROOT, encoding: 'utf8', env: { ...process.env, ...env }, timeout: 30_000 });
+  const run = (args: string[], env: Record<string, string> = {}) =>
+    spawnSync('npx', ['--no-install', 'tidemark', ...args], {
+      cwd: ROOT,
+      encoding: 'utf8',
+      env: { ...process.env, ...env },
+      timeout: 30_000,
+    });
   expect(run(['--help']).stdout).toContain('import');
   const wrong = run(['start'], { PORT: 'abc' });
   expect([wrong.status, wrong.stderr]).toEqual([1, expect.stringContaining('PORT must be a whole number')]);

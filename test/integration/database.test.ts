@@ -2,7 +2,17 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { decimalFrom } from '../../metering/index.ts';
 import { TIME_TABLES } from '../../schemas/index.ts';
-import { BinaryCopy, copyInto, generateKey, migrate, NativeEngine, openKeyStore, openTenantDirectory, quoteIdentifier, readMigrations } from '../../sinks/index.ts';
+import {
+  BinaryCopy,
+  copyInto,
+  generateKey,
+  migrate,
+  NativeEngine,
+  openKeyStore,
+  openTenantDirectory,
+  quoteIdentifier,
+  readMigrations,
+} from '../../sinks/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 
 let database: TestDatabase;
@@ -19,10 +29,15 @@ describe('migrations', () => {
   });
   test('that were changed after they were applied are refused', async () => {
     const changed = readMigrations().map((one) => (one.version === 2 ? { ...one, sha256: 'other' } : one));
-    await expect(migrate(database.pool, changed)).rejects.toMatchObject({ code: 'migration_changed', message: expect.stringContaining('api_keys') });
+    await expect(migrate(database.pool, changed)).rejects.toMatchObject({
+      code: 'migration_changed',
+      message: expect.stringContaining('api_keys'),
+    });
   });
   test('that this build lacks are refused', async () => {
-    await expect(migrate(database.pool, readMigrations().slice(0, -1))).rejects.toMatchObject({ code: 'migration_missing' });
+    await expect(migrate(database.pool, readMigrations().slice(0, -1))).rejects.toMatchObject({
+      code: 'migration_missing',
+    });
   });
   test('that fail leave nothing half-done', async () => {
     const bad = { version: 99, name: 'bad', sql: 'CREATE TABLE half (x int); SELECT 1/0', sha256: 'x' };
@@ -39,7 +54,16 @@ test('P12: numeric, bigint and arrays arrive through binary COPY as they were', 
     const digits = (unscaled < 0n ? -unscaled : unscaled).toString().padStart(scale + 1, '0');
     return `${unscaled < 0n ? '-' : ''}${scale === 0 ? digits : `${digits.slice(0, -scale)}.${digits.slice(-scale)}`}`;
   });
-  const rows = fc.sample(fc.record({ n: literal, b: fc.maxSafeInteger(), t: fc.integer({ min: 0, max: 4_102_444_800_000 }), a: fc.array(fc.string({ unit: 'grapheme' }).filter((s) => !s.includes('\0') && s.isWellFormed())), k: fc.array(fc.integer()) }), { numRuns: 300, seed: 1 });
+  const rows = fc.sample(
+    fc.record({
+      n: literal,
+      b: fc.maxSafeInteger(),
+      t: fc.integer({ min: 0, max: 4_102_444_800_000 }),
+      a: fc.array(fc.string({ unit: 'grapheme' }).filter((s) => !s.includes('\0') && s.isWellFormed())),
+      k: fc.array(fc.integer()),
+    }),
+    { numRuns: 300, seed: 1 },
+  );
   const copy = new BinaryCopy(64);
   rows.forEach((row, i) => {
     copy.row(7);
@@ -58,7 +82,14 @@ test('P12: numeric, bigint and arrays arrive through binary COPY as they were', 
   back.forEach((row, i) => {
     const sent = rows[i];
     const negativeZero = /^-[0.]+$/.test(sent?.n ?? '') ? (sent?.n ?? '').slice(1) : sent?.n;
-    expect(row).toEqual({ n: negativeZero, b: String(sent?.b), t: new Date(sent?.t ?? 0), a: sent?.a, k: sent?.k, c: sent?.k });
+    expect(row).toEqual({
+      n: negativeZero,
+      b: String(sent?.b),
+      t: new Date(sent?.t ?? 0),
+      a: sent?.a,
+      k: sent?.k,
+      c: sent?.k,
+    });
   });
 });
 
@@ -86,7 +117,9 @@ describe('the native engine', () => {
     await engine.detachChunk(client, first);
     await engine.dropChunk(client, first);
     expect(await engine.listChunks(client, TIME_TABLES.events)).toHaveLength(2);
-    const { rows } = await client.query<{ 'QUERY PLAN': string }>(`EXPLAIN SELECT * FROM events WHERE "timestamp" >= '2026-06-01' AND "timestamp" < '2026-06-02'`);
+    const { rows } = await client.query<{ 'QUERY PLAN': string }>(
+      `EXPLAIN SELECT * FROM events WHERE "timestamp" >= '2026-06-01' AND "timestamp" < '2026-06-02'`,
+    );
     const plan = rows.map((row) => row['QUERY PLAN']).join('\n');
     expect(plan).toContain('events_20260601');
     expect(plan).not.toContain('events_1999');
@@ -103,9 +136,19 @@ describe('keys and tenants', () => {
     const tenants = await openTenantDirectory(pool).discover(['acme']);
     const tenant = tenants.get('acme');
     const key = generateKey();
-    await pool.query("INSERT INTO api_keys (id, tenant_id, scopes, secret_sha256) VALUES ($1, $2, '{read}', $3)", [key.id, tenant?.id, key.sha256]);
-    expect(await store.authenticate(key.secret)).toMatchObject({ keyId: key.id, tenant: { customerId: 'acme' }, scopes: new Set(['read']) });
-    expect(await store.authenticate(`${key.secret.slice(0, -1)}${key.secret.endsWith('A') ? 'B' : 'A'}`)).toBeUndefined();
+    await pool.query("INSERT INTO api_keys (id, tenant_id, scopes, secret_sha256) VALUES ($1, $2, '{read}', $3)", [
+      key.id,
+      tenant?.id,
+      key.sha256,
+    ]);
+    expect(await store.authenticate(key.secret)).toMatchObject({
+      keyId: key.id,
+      tenant: { customerId: 'acme' },
+      scopes: new Set(['read']),
+    });
+    expect(
+      await store.authenticate(`${key.secret.slice(0, -1)}${key.secret.endsWith('A') ? 'B' : 'A'}`),
+    ).toBeUndefined();
     expect(await store.authenticate(generateKey().secret)).toBeUndefined();
     expect((await store.authenticate(adminKey))?.scopes.size).toBe(3);
     await pool.query('UPDATE api_keys SET revoked_at = now()');

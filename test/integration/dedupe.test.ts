@@ -15,15 +15,28 @@ const DAY = 86_400_000;
 
 test('P2: claims equal a plain set, through seals, merges, failed batches, reloads and without memory for filters', async () => {
   const step = fc.oneof(
-    { weight: 8, arbitrary: fc.record({ kind: fc.constant('batch' as const), keys: fc.array(fc.nat(400), { maxLength: 60 }) }) },
-    { weight: 1, arbitrary: fc.record({ kind: fc.constant('lost' as const), keys: fc.array(fc.nat(400), { maxLength: 60 }) }) },
+    {
+      weight: 8,
+      arbitrary: fc.record({ kind: fc.constant('batch' as const), keys: fc.array(fc.nat(400), { maxLength: 60 }) }),
+    },
+    {
+      weight: 1,
+      arbitrary: fc.record({ kind: fc.constant('lost' as const), keys: fc.array(fc.nat(400), { maxLength: 60 }) }),
+    },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('reload' as const), keys: fc.constant([] as number[]) }) },
   );
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 40 }), fc.constantFrom(0, 1 << 20), async (steps, filterBytes) => {
       const { pool } = database;
       await pool.query('TRUNCATE dedupe_blocks, dedupe_runs, dedupe_pages');
-      const open = () => openKeySet(pool, 1, { sealKeys: 32, fanout: 3, windowMs: 35 * DAY, budget: openFilterBudget(filterBytes), now: () => 1_000 });
+      const open = () =>
+        openKeySet(pool, 1, {
+          sealKeys: 32,
+          fanout: 3,
+          windowMs: 35 * DAY,
+          budget: openFilterBudget(filterBytes),
+          now: () => 1_000,
+        });
       const model = new Set<number>();
       let set: ClaimStore = await open();
       let block = 0;
@@ -35,7 +48,11 @@ test('P2: claims equal a plain set, through seals, merges, failed batches, reloa
         const packed = Buffer.concat(keys.map(keyOf));
         const fresh = await set.claim(pool, packed, keys.length);
         const batch = new Set<number>();
-        const expected = keys.map((key) => (model.has(key) || batch.has(key) ? 0 : (batch.add(key), 1)));
+        const expected = keys.map((key) => {
+          const known = model.has(key) || batch.has(key);
+          batch.add(key);
+          return known ? 0 : 1;
+        });
         expect([...fresh]).toEqual(expected);
         const claimed = Buffer.concat(keys.filter((_, i) => fresh[i] === 1).map(keyOf));
         set.add(claimed, claimed.length / 16);
@@ -59,17 +76,28 @@ test('P2, P13: keys are remembered for the window and then forgotten', async () 
   const { pool } = database;
   await pool.query('TRUNCATE dedupe_blocks, dedupe_runs, dedupe_pages');
   let now = 0;
-  const set = await openKeySet(pool, 1, { sealKeys: 1_000, windowMs: 35 * DAY, budget: openFilterBudget(1 << 20), now: () => now });
+  const set = await openKeySet(pool, 1, {
+    sealKeys: 1_000,
+    windowMs: 35 * DAY,
+    budget: openFilterBudget(1 << 20),
+    now: () => now,
+  });
   const client = await pool.connect();
   const keys = keyOf(1);
   set.add(keys, 1);
   await set.persist(client, 1, keys);
-  for (const [days, fresh] of [[2, 0], [34, 0], [36, 1]] as const) {
+  for (const [days, fresh] of [
+    [2, 0],
+    [34, 0],
+    [36, 1],
+  ] as const) {
     now = days * DAY;
     if (set.needsMaintenance()) await set.maintain(client, async () => undefined, 1_000);
     expect([days, ...(await set.claim(pool, keys, 1))]).toEqual([days, fresh]);
   }
-  const { rows } = await client.query('SELECT (SELECT count(*)::int FROM dedupe_pages) AS pages, (SELECT count(*)::int FROM dedupe_runs) AS runs');
+  const { rows } = await client.query(
+    'SELECT (SELECT count(*)::int FROM dedupe_pages) AS pages, (SELECT count(*)::int FROM dedupe_runs) AS runs',
+  );
   expect(rows[0]).toEqual({ pages: 0, runs: 0 });
   client.release();
 });

@@ -27,7 +27,8 @@ test('P2, P5: two processors that both believe to own a partition count every ev
   // Two logs of the same topic with the same records: each group knows nothing of the other.
   const [first, second] = [await openTestLog(), await openTestLog()];
   const events = Array.from({ length: 3_000 }, (_, i) => event(`k${i}`));
-  for (const log of [first, second]) for (let i = 0; i < events.length; i += 50) await log.append([records(0, events.slice(i, i + 50))]);
+  for (const log of [first, second])
+    for (let i = 0; i < events.length; i += 50) await log.append([records(0, events.slice(i, i + 50))]);
   const running = await Promise.all([startProcessors(pool, first), startProcessors(pool, second)]);
   await committed(pool, events.length + 5);
   await Promise.all(running.map((one) => one.stop()));

@@ -6,7 +6,13 @@ import pino from 'pino';
 import { BUILTIN_METERS } from '../../metering/index.ts';
 import { type ProcessorDeps, runProcessors } from '../../processors/index.ts';
 import { encodeEvent, type PlainEvent } from '../../schemas/index.ts';
-import { type EventLog, NativeEngine, openEmbeddedLog, openTenantDirectory, type RecordBatch } from '../../sinks/index.ts';
+import {
+  type EventLog,
+  NativeEngine,
+  openEmbeddedLog,
+  openTenantDirectory,
+  type RecordBatch,
+} from '../../sinks/index.ts';
 import { until } from './server.ts';
 
 /** A log in a folder of its own. */
@@ -62,7 +68,12 @@ export const event = (key: string, more: Partial<PlainEvent> = {}): PlainEvent =
 export function records(partition: number, all: readonly (PlainEvent | Buffer)[]): RecordBatch {
   const bytes = all.map((one) => (Buffer.isBuffer(one) ? one : encodeEvent(one)));
   let end = 0;
-  return { partition, count: bytes.length, bytes: Buffer.concat(bytes), ends: Uint32Array.from(bytes, (one) => (end += one.length)) };
+  return {
+    partition,
+    count: bytes.length,
+    bytes: Buffer.concat(bytes),
+    ends: Uint32Array.from(bytes, (one) => (end += one.length)),
+  };
 }
 
 /** Waits until the commit points add up to `offset`. */

@@ -15,8 +15,15 @@ import {
 } from '../../metering/index.ts';
 
 const literal = fc
-  .tuple(fc.boolean(), fc.bigInt({ min: 0n, max: 10n ** 20n - 1n }), fc.option(fc.stringMatching(/^\d{1,18}$/), { nil: undefined }))
-  .map(([negative, integer, fraction]) => `${negative ? '-' : ''}${integer}${fraction === undefined ? '' : `.${fraction}`}`);
+  .tuple(
+    fc.boolean(),
+    fc.bigInt({ min: 0n, max: 10n ** 20n - 1n }),
+    fc.option(fc.stringMatching(/^\d{1,18}$/), { nil: undefined }),
+  )
+  .map(
+    ([negative, integer, fraction]) =>
+      `${negative ? '-' : ''}${integer}${fraction === undefined ? '' : `.${fraction}`}`,
+  );
 
 /** Units of 10^-18. */
 function unitsOf(text: string): bigint {
@@ -42,17 +49,29 @@ test('P12: a literal read from bytes keeps every digit, and compares as a number
       expect(parseDecimal(Buffer.from(`x${a}y`), 1, 1 + a.length, left)).toBe(true);
       expect(parseDecimal(Buffer.from(b), 0, b.length, right)).toBe(true);
       expect(unitsOf(formatDecimal(left.big ?? BigInt(left.unscaled), left.scale))).toBe(unitsOf(a));
-      expect(Math.sign(compareDecimals(left, right))).toBe(unitsOf(a) < unitsOf(b) ? -1 : unitsOf(a) > unitsOf(b) ? 1 : 0);
+      expect(Math.sign(compareDecimals(left, right))).toBe(
+        unitsOf(a) < unitsOf(b) ? -1 : unitsOf(a) > unitsOf(b) ? 1 : 0,
+      );
     }),
   );
 });
 
-test.each(['', '-', '.', '1.', '.5', '1e5', '+1', '1 ', '0x1', '123456789012345678901', '0.1234567890123456789', 'NaN'])(
-  '%j is no decimal',
-  (text) => {
-    expect(parseDecimal(Buffer.from(text), 0, text.length, new Decimal())).toBe(false);
-  },
-);
+test.each([
+  '',
+  '-',
+  '.',
+  '1.',
+  '.5',
+  '1e5',
+  '+1',
+  '1 ',
+  '0x1',
+  '123456789012345678901',
+  '0.1234567890123456789',
+  'NaN',
+])('%j is no decimal', (text) => {
+  expect(parseDecimal(Buffer.from(text), 0, text.length, new Decimal())).toBe(false);
+});
 
 test('P3: a value and the value of its bin differ by 1 % at most', () => {
   fc.assert(
@@ -65,13 +84,25 @@ test('P3: a value and the value of its bin differ by 1 % at most', () => {
 
 test('P3: a quantile is within 1 % of the value of that rank', () => {
   fc.assert(
-    fc.property(fc.array(fc.double({ noNaN: true, min: 0, max: 1e9 }), { minLength: 1, maxLength: 200 }), fc.double({ min: 0, max: 1, noNaN: true }), (values, q) => {
-      const counts = new Map<number, number>();
-      for (const value of values) counts.set(binOf(value), (counts.get(binOf(value)) ?? 0) + 1);
-      const bins = [...counts.keys()].sort((a, b) => a - b);
-      const exact = values.toSorted((a, b) => a - b)[Math.floor(q * (values.length - 1))] ?? 0;
-      expect(Math.abs((quantile(bins, bins.map((bin) => counts.get(bin) ?? 0), q) ?? Number.NaN) - exact)).toBeLessThanOrEqual(exact * 0.01 + 1e-30);
-    }),
+    fc.property(
+      fc.array(fc.double({ noNaN: true, min: 0, max: 1e9 }), { minLength: 1, maxLength: 200 }),
+      fc.double({ min: 0, max: 1, noNaN: true }),
+      (values, q) => {
+        const counts = new Map<number, number>();
+        for (const value of values) counts.set(binOf(value), (counts.get(binOf(value)) ?? 0) + 1);
+        const bins = [...counts.keys()].sort((a, b) => a - b);
+        const exact = values.toSorted((a, b) => a - b)[Math.floor(q * (values.length - 1))] ?? 0;
+        expect(
+          Math.abs(
+            (quantile(
+              bins,
+              bins.map((bin) => counts.get(bin) ?? 0),
+              q,
+            ) ?? Number.NaN) - exact,
+          ),
+        ).toBeLessThanOrEqual(exact * 0.01 + 1e-30);
+      },
+    ),
   );
 });
 
@@ -85,21 +116,42 @@ test('days follow the zone through its changes: 23, 24 and 25 hours', () => {
 });
 
 test('windows of zones at :30 and :45 begin inside UTC hours, which are then read from minutes', () => {
-  const at = windowBoundaries(Date.parse('2026-05-01T00:00:00Z'), Date.parse('2026-05-03T00:00:00Z'), 'DAY', 'Asia/Kathmandu', 100) ?? [];
+  const at =
+    windowBoundaries(
+      Date.parse('2026-05-01T00:00:00Z'),
+      Date.parse('2026-05-03T00:00:00Z'),
+      'DAY',
+      'Asia/Kathmandu',
+      100,
+    ) ?? [];
   expect(at.map((ms) => new Date(ms).toISOString().slice(11, 16))).toEqual(['00:00', '18:15', '18:15', '00:00']);
   expect(splitHours(at).map((ms) => new Date(ms).toISOString().slice(11, 16))).toEqual(['18:00', '18:00']);
 });
 
 test('windows cover the range without gap or overlap, in any zone', () => {
-  const zone = fc.constantFrom('UTC', 'Europe/Paris', 'America/New_York', 'Asia/Kolkata', 'Australia/Lord_Howe', 'America/St_Johns', 'Africa/Casablanca');
+  const zone = fc.constantFrom(
+    'UTC',
+    'Europe/Paris',
+    'America/New_York',
+    'Asia/Kolkata',
+    'Australia/Lord_Howe',
+    'America/St_Johns',
+    'Africa/Casablanca',
+  );
   const size = fc.constantFrom('HOUR', 'DAY', 'MONTH', undefined);
   fc.assert(
-    fc.property(fc.integer({ min: 25_000_000, max: 32_000_000 }), fc.integer({ min: 1, max: 100_000 }), size, zone, (start, length, windowSize, name) => {
-      const [from, to] = [start * 60_000, (start + length) * 60_000];
-      const at = windowBoundaries(from, to, windowSize, name, 10_000) ?? [];
-      expect([at[0], at.at(-1)]).toEqual([from, to]);
-      for (let i = 1; i < at.length; i++) expect(at[i]).toBeGreaterThan(at[i - 1] ?? 0);
-    }),
+    fc.property(
+      fc.integer({ min: 25_000_000, max: 32_000_000 }),
+      fc.integer({ min: 1, max: 100_000 }),
+      size,
+      zone,
+      (start, length, windowSize, name) => {
+        const [from, to] = [start * 60_000, (start + length) * 60_000];
+        const at = windowBoundaries(from, to, windowSize, name, 10_000) ?? [];
+        expect([at[0], at.at(-1)]).toEqual([from, to]);
+        for (let i = 1; i < at.length; i++) expect(at[i]).toBeGreaterThan(at[i - 1] ?? 0);
+      },
+    ),
     { numRuns: 60 },
   );
 });
