@@ -54,7 +54,9 @@ export async function createHttp(deps: {
   app.setNotFoundHandler((request) => {
     throw new TidemarkError('not_found', `there is no ${request.method} ${request.url.split('?', 1)[0]}`);
   });
-  app.addHook('onRequest', async (_request, reply) => {
+  app.addHook('onRequest', async (request, reply) => {
+    // PostgreSQL has no NUL in a text: nothing can match it.
+    if (/%00/.test(request.url)) throw new TidemarkError('invalid_parameter', 'NUL is in no name and no text');
     if (deps.isStopping()) {
       reply.header('connection', 'close');
       throw new TidemarkError('shutting_down', 'the server is stopping', { headers: { 'retry-after': '1' } });
@@ -97,6 +99,7 @@ function send(reply: FastifyReply, problem: Problem): FastifyReply {
   return reply
     .code(problem.status)
     .header('content-type', 'application/problem+json')
+    .header('x-request-id', problem.request_id)
     .send(Buffer.from(JSON.stringify(problem)));
 }
 
