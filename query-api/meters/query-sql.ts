@@ -39,7 +39,8 @@ export function rollupStatement(query: RollupQuery): Statement {
   const [minutes, hours, columns] = distinct
     ? ['members_minute', 'members_hour', MEMBERS]
     : ['rollups_minute', 'rollups_hour', ROWS];
-  const times = bind(boundaries.map(iso), 'timestamptz[]');
+  const single = boundaries.length === 2 && meter.aggregation !== 'PEAK';
+  const times = single ? '' : bind(boundaries.map(iso), 'timestamptz[]');
   // A running sum begins with everything before the range.
   const from =
     meter.aggregation === 'PEAK' ? `'1970-01-01Z'::timestamptz` : bind(iso(boundaries[0] ?? 0), 'timestamptz');
@@ -52,12 +53,12 @@ export function rollupStatement(query: RollupQuery): Statement {
   const parts = query.minutesOnly
     ? [`SELECT ${columns} FROM ${minutes} AS r WHERE ${common} AND ${range}`]
     : [
-        `SELECT ${columns} FROM ${hours} AS r JOIN shards AS s USING (shard)
+        `SELECT ${columns} FROM ${hours} AS r JOIN log_offsets AS s USING (shard)
          WHERE ${common} AND ${range} AND r.bucket < s.folded_until AND r.bucket <> ALL (${split})`,
-        `SELECT ${columns} FROM ${minutes} AS r JOIN shards AS s USING (shard)
-         WHERE ${common} AND ${range} AND r.bucket >= s.folded_until AND r.bucket >= (SELECT min(folded_until) FROM shards)`,
+        `SELECT ${columns} FROM ${minutes} AS r JOIN log_offsets AS s USING (shard)
+         WHERE ${common} AND ${range} AND r.bucket >= s.folded_until AND r.bucket >= (SELECT min(folded_until) FROM log_offsets)`,
         `SELECT ${columns} FROM unnest(${split}) AS h(hour) JOIN ${minutes} AS r ON r.bucket >= h.hour AND r.bucket < h.hour + interval '1 hour'
-         JOIN shards AS s USING (shard) WHERE ${common} AND ${range} AND r.bucket < s.folded_until`,
+         JOIN log_offsets AS s USING (shard) WHERE ${common} AND ${range} AND r.bucket < s.folded_until`,
       ];
   const groups = query.groupBy.map((name, i) => `g.values[${position(meter, name)}] AS g${i}`);
   const conditions = [...query.filters].map(
@@ -66,12 +67,16 @@ export function rollupStatement(query: RollupQuery): Statement {
   const needsGroups = groups.length > 0 || conditions.length > 0;
   const dimensions = [...(query.bySubject ? ['t.customer_id AS subject'] : []), ...groups];
   const keys = ['w', ...(query.bySubject ? ['subject'] : []), ...query.groupBy.map((_, i) => `g${i}`)].join(', ');
+  // What the answer tells apart; everything else is added up before names are joined to it.
+  const w = single ? '1' : `width_bucket(c.bucket, ${times})`;
+  const identity = [...(query.bySubject ? ['c.tenant_id'] : []), ...(needsGroups ? ['c.group_key'] : [])];
+  const shape = SHAPES[meter.aggregation] ?? SHAPES.COUNT;
   const text = `
-    WITH shards AS MATERIALIZED (SELECT shard, folded_until FROM log_offsets),
-    cells AS (${parts.join('\nUNION ALL\n')}),
+    WITH cells AS (${parts.join('\nUNION ALL\n')}),
+    added AS (${shape.add(['c.bucket', ...identity], single)}),
     named AS (
-      SELECT width_bucket(c.bucket, ${times}) AS w${dimensions.map((one) => `, ${one}`).join('')}, c.*
-      FROM cells AS c
+      SELECT ${w} AS w${dimensions.map((one) => `, ${one}`).join('')}, c.*
+      FROM added AS c
       ${needsGroups ? 'JOIN rollup_groups AS g USING (group_key)' : ''}
       ${query.bySubject ? 'JOIN tenants AS t ON t.id = c.tenant_id' : ''}
       ${conditions.length > 0 ? `WHERE ${conditions.join(' AND ')}` : ''}
@@ -79,6 +84,41 @@ export function rollupStatement(query: RollupQuery): Statement {
     ${aggregate(meter.aggregation, keys)}`;
   return { text, values };
 }
+
+interface Shape {
+  /** adds cells up by columns of `c`; a single window needs no bucket */
+  add(columns: string[], single: boolean): string;
+}
+
+const listed = (columns: readonly string[], single: boolean) =>
+  single ? columns.filter((name) => name !== 'c.bucket') : columns;
+const grouping = (columns: readonly string[]) => (columns.length === 0 ? '' : ` GROUP BY ${columns.join(', ')}`);
+const heads = (columns: readonly string[]) => columns.map((name) => `${name}, `).join('');
+const AS_THEY_ARE: Shape = { add: () => 'SELECT c.* FROM cells AS c' };
+const TOTALS: Shape = {
+  add: (columns, single) => {
+    const by = listed(columns, single);
+    const sums = 'sum(c.count) AS count, sum(c.sum) AS sum, min(c.min) AS min, max(c.max) AS max';
+    return `SELECT ${heads(by)}${sums} FROM cells AS c${grouping(by)}${by.length === 0 ? ' HAVING count(*) > 0' : ''}`;
+  },
+};
+const BINS: Shape = {
+  add: (columns, single) => {
+    const by = listed(columns, single);
+    return `SELECT ${heads(by)}b.bin, sum(b.n) AS n FROM cells AS c, unnest(c.bins, c.bin_counts) AS b(bin, n) GROUP BY ${[...by, 'b.bin'].join(', ')}`;
+  },
+};
+const SHAPES: Partial<Record<Aggregation, Shape>> & { COUNT: Shape } = {
+  COUNT: TOTALS,
+  SUM: TOTALS,
+  MIN: TOTALS,
+  MAX: TOTALS,
+  AVG: TOTALS,
+  PERCENTILE: BINS,
+  LATEST: AS_THEY_ARE,
+  PEAK: AS_THEY_ARE,
+  UNIQUE_COUNT: AS_THEY_ARE,
+};
 
 const SIMPLE: Partial<Record<Aggregation, string>> = {
   COUNT: 'sum(count)::text',
@@ -103,7 +143,7 @@ function aggregate(aggregation: Aggregation, keys: string): string {
         ) AS steps GROUP BY ${keys} ORDER BY ${keys}`;
     default:
       return `SELECT ${keys}, array_agg(bin ORDER BY bin) AS bins, array_agg(n ORDER BY bin) AS counts FROM (
-          SELECT ${keys}, b.bin, sum(b.n)::float8 AS n FROM named, unnest(bins, bin_counts) AS b(bin, n) GROUP BY ${keys}, b.bin
+          SELECT ${keys}, bin, sum(n)::float8 AS n FROM named GROUP BY ${keys}, bin
         ) AS merged GROUP BY ${keys} ORDER BY ${keys}`;
   }
 }

@@ -1,7 +1,7 @@
 import type { FastifyPluginAsync } from 'fastify';
 import { Type } from 'typebox';
 import { TidemarkError } from '../../schemas/index.ts';
-import type { RecordBatch } from '../../sinks/index.ts';
+import { withTransaction } from '../../sinks/index.ts';
 import { fromCursor, limitOf, requirePlatform, toCursor } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
@@ -108,10 +108,7 @@ export const operationRoutes: FastifyPluginAsync<QueryOptions> = async (app, { p
    * locked meanwhile, so that two requests don't both append.
    */
   async function requeue(id: number): Promise<void> {
-    const client = await pool.connect();
-    let broken: Error | undefined;
-    try {
-      await client.query('BEGIN');
+    await withTransaction(pool, async (client) => {
       const { rows } = await client.query<{ partition: number; payload: Buffer; requeued_at: Date | null }>(
         'SELECT o.partition, d.payload, d.requeued_at FROM dead_letters AS d JOIN log_offsets AS o USING (shard) WHERE d.id = $1 AND o.topic = $2 FOR UPDATE OF d',
         [id, log.topic],
@@ -119,23 +116,10 @@ export const operationRoutes: FastifyPluginAsync<QueryOptions> = async (app, { p
       const letter = rows[0];
       if (letter === undefined) throw new TidemarkError('not_found', `there is no dead letter ${id}`);
       if (letter.requeued_at !== null) throw new TidemarkError('conflict', `dead letter ${id} was requeued already`);
-      const batch: RecordBatch = {
-        partition: letter.partition,
-        count: 1,
-        bytes: letter.payload,
-        ends: Uint32Array.of(letter.payload.length),
-      };
-      await log.append([batch]);
+      const { partition, payload } = letter;
+      await log.append([{ partition, count: 1, bytes: payload, ends: Uint32Array.of(payload.length) }]);
       await client.query('UPDATE dead_letters SET requeued_at = now() WHERE id = $1', [id]);
-      await client.query('COMMIT');
-    } catch (error) {
-      await client.query('ROLLBACK').catch((failure: Error) => {
-        broken = failure;
-      });
-      throw error;
-    } finally {
-      client.release(broken);
-    }
+    });
   }
 };
 

@@ -2,13 +2,13 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import pino from 'pino';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { BUILTIN_METERS, binOf } from '../../metering/index.ts';
-import { runProcessors, STEPS, type Step } from '../../processors/index.ts';
+import { binOf } from '../../metering/index.ts';
+import { STEPS, type Step } from '../../processors/index.ts';
 import { type AttributeValue, encodeEvent, type PlainEvent } from '../../schemas/index.ts';
-import { NativeEngine, openEmbeddedLog, openTenantDirectory, type RecordBatch } from '../../sinks/index.ts';
+import { openEmbeddedLog, type RecordBatch } from '../../sinks/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
+import { startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 import { until } from '../support/server.ts';
 
 const BASE = Date.UTC(2026, 5, 1, 10);
@@ -95,25 +95,10 @@ test('P2, P3, P4: however events are split, repeated, late, failed and restarted
         throw Object.assign(new Error(`made to fail at ${step}`), { code: '40001' });
       };
       const start = () =>
-        runProcessors({
-          pool,
-          engine: new NativeEngine(),
-          log,
-          directory: openTenantDirectory(pool),
-          meters: BUILTIN_METERS,
-          logger: pino({ level: 'silent' }),
+        startProcessors(pool, log, {
           now: () => BASE + 4 * 3_600_000,
           fault,
-          settings: {
-            batchEvents,
-            batchBytes: 1 << 20,
-            lingerMs: 0,
-            cacheRows,
-            dedupeMemoryBytes: 1 << 20,
-            dedupeSealKeys: 20,
-            windowMs: 35 * 86_400_000,
-            unknownTenants: 'create',
-          },
+          settings: { ...TEST_SETTINGS, batchEvents, cacheRows, dedupeSealKeys: 20 },
         });
       try {
         let running = await start();

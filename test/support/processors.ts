@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Pool } from 'pg';
 import pino from 'pino';
 import { BUILTIN_METERS } from '../../metering/index.ts';
-import { type ProcessorDeps, runProcessors } from '../../processors/index.ts';
+import { type ProcessorDeps, type ProcessorSettings, runProcessors } from '../../processors/index.ts';
 import { encodeEvent, type PlainEvent } from '../../schemas/index.ts';
 import {
   type EventLog,
@@ -27,6 +27,18 @@ export async function openTestLog(partitions = 1): Promise<EventLog & { dispose(
   });
 }
 
+/** Small enough that a few hundred events meet every limit. */
+export const TEST_SETTINGS: ProcessorSettings = {
+  batchEvents: 100,
+  batchBytes: 1 << 20,
+  lingerMs: 0,
+  cacheRows: 1_000,
+  dedupeMemoryBytes: 1 << 20,
+  dedupeSealKeys: 1_000,
+  windowMs: 35 * 86_400_000,
+  unknownTenants: 'create',
+};
+
 export const startProcessors = (pool: Pool, log: EventLog, more: Partial<ProcessorDeps> = {}) =>
   runProcessors({
     pool,
@@ -36,16 +48,7 @@ export const startProcessors = (pool: Pool, log: EventLog, more: Partial<Process
     meters: BUILTIN_METERS,
     logger: pino({ level: 'silent' }),
     now: Date.now,
-    settings: {
-      batchEvents: 100,
-      batchBytes: 1 << 20,
-      lingerMs: 0,
-      cacheRows: 1_000,
-      dedupeMemoryBytes: 1 << 20,
-      dedupeSealKeys: 1_000,
-      windowMs: 35 * 86_400_000,
-      unknownTenants: 'create',
-    },
+    settings: TEST_SETTINGS,
     ...more,
   });
 
