@@ -82,6 +82,14 @@ export const ERRORS = {
   unknown_meter: kind(404, false, 'Unknown meter', 'GET /api/v1/meters lists them.'),
   unknown_group: kind(400, false, 'Unknown group-by property', "Use a property of the meter's groupBy."),
 
+  // Meters
+
+  // Tenants, migrations, pools
+
+  // Billing
+
+  // Archive and jobs
+
   // Operators
   invalid_setting: kind(500, false, 'Invalid setting', 'See the settings table in the manual.'),
   migration_changed: kind(

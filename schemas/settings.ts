@@ -23,12 +23,14 @@ interface Setting<T> {
   parse(text: string): T;
 }
 
-const text = (initial: string | undefined, about: string): Setting<string> => ({
+const text = (initial: string, about: string): Setting<string> & { initial: string } => ({
   initial,
   about,
   parse: (value) => value,
 });
-const secret = (about: string, least = 0): Setting<string> => ({
+/** Unset by default. */
+type Optional<T> = Setting<T> & { initial: undefined };
+const secret = (about: string, least = 0): Optional<string> => ({
   initial: undefined,
   about,
   secret: true,
@@ -105,6 +107,10 @@ const TABLE = {
       'Tenants too big for one partition: "customer=partitions,…"; never change a number while its events are inside the window',
     parse: (value: string) => parseSpread(value),
   } satisfies Setting<ReadonlyMap<string, number>>,
+  // Kafka
+
+  // TimescaleDB and storage
+
   LAG_LIMIT: integer(5_000_000, 1_000, 1e12, 'Records waiting on the log beyond which ingest answers 503'),
   APPEND_DEADLINE_MS: integer(10_000, 100, 600_000, 'Longest wait for the log before ingest answers 503'),
   PROCESSOR_BATCH_EVENTS: integer(20_000, 1, 1_000_000, 'Most events in one transaction'),
@@ -115,6 +121,8 @@ const TABLE = {
     60_000,
     'Pause between two batches of a partition that keeps up, so that a batch is worth a commit',
   ),
+  // Meters
+
   ROLLUP_CACHE_ROWS: integer(200_000, 1_000, 1e8, 'Rollup rows kept in memory'),
   DEDUPE_MEMORY_MB: integer(256, 1, 1e6, 'Memory for the filters of claimed keys; beyond it claims ask the database'),
   DEDUPE_SEAL_KEYS: integer(
@@ -123,18 +131,22 @@ const TABLE = {
     1e8,
     'Recent keys of a partition kept exactly in memory before they are sealed into a run',
   ),
+
+  // Tenants, migrations, pools
+
+  // Billing
+
+  // Archive and jobs
 } as const satisfies Record<string, Setting<unknown>>;
 
 type Table = typeof TABLE;
-type Optional =
-  | { [K in keyof Table]: Table[K]['initial'] extends undefined ? K : never }[keyof Table]
-  | 'TIDEMARK_ADMIN_KEY'
-  | 'DATABASE_URL';
 
-/** All settings, checked. */
+/** All settings, checked; undefined where unset and without a default. */
 export type Settings = {
-  readonly [K in Exclude<keyof Table, Optional>]: ReturnType<Table[K]['parse']>;
-} & { readonly TIDEMARK_ADMIN_KEY: string | undefined; readonly DATABASE_URL: string | undefined };
+  readonly [K in keyof Table]: Table[K]['initial'] extends undefined
+    ? ReturnType<Table[K]['parse']> | undefined
+    : ReturnType<Table[K]['parse']>;
+};
 
 /** Parts that this build does not have yet: better refused than silently left out. */
 const NOT_YET: Record<string, string> = {

@@ -1,2 +1,3 @@
 export * from './database/index.ts';
 export * from './log/index.ts';
+export * from './objects/index.ts';

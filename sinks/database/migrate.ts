@@ -14,17 +14,20 @@ const FOLDER = new URL('../../schemas/sql/', import.meta.url);
 /** Any constant: one migration run at a time in a database. */
 const LOCK = 7_433_563_561;
 
-/** The numbered SQL files, in order. @throws Error when numbers repeat or a name is malformed */
+/** The numbered SQL files, in order; each room counts in its own tens, so numbers may skip. @throws Error when numbers repeat or a name is malformed */
 export function readMigrations(folder: URL = FOLDER): Migration[] {
   const files = readdirSync(folder)
     .filter((file) => file.endsWith('.sql'))
     .sort();
-  return files.map((file, i) => {
+  let last = 0;
+  return files.map((file) => {
     const match = /^(\d{4})_([a-z0-9_]+)\.sql$/.exec(file);
-    if (match?.[1] === undefined || match[2] === undefined || Number(match[1]) !== i + 1)
-      throw new Error(`migration ${file}: expected number ${i + 1} as NNNN_name.sql`);
+    const version = Number(match?.[1]);
+    if (match?.[2] === undefined || version <= last)
+      throw new Error(`migration ${file}: expected a number above ${last} as NNNN_name.sql`);
+    last = version;
     const sql = readFileSync(new URL(file, folder), 'utf8');
-    return { version: i + 1, name: match[2], sql, sha256: createHash('sha256').update(sql).digest('hex') };
+    return { version, name: match[2], sql, sha256: createHash('sha256').update(sql).digest('hex') };
   });
 }
 

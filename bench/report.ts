@@ -1,0 +1,30 @@
+/** What the benches share: the figures, how they are said, a fresh server. */
+import { mkdirSync, rmSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { type BenchServer, startBenchServer } from './process.ts';
+
+export interface Figure {
+  bench: string;
+  figure: string;
+  yardstick: string;
+  aim: string;
+}
+
+export const figures: Figure[] = [];
+export const add = (bench: string, figure: string, yardstick: string, aim: string) => {
+  figures.push({ bench, figure, yardstick, aim });
+  process.stderr.write(`${bench}: ${figure}${yardstick === '–' ? '' : ` (${yardstick})`}\n`);
+};
+export const rate = (events: number, seconds: number) =>
+  `${Math.round(events / seconds).toLocaleString('en')} events/s`;
+export const SCRATCH = fileURLToPath(new URL('./scratch/', import.meta.url));
+export const RUNS = 3;
+export const median = (values: number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+export const spread = (values: number[]) =>
+  `${Math.round(Math.min(...values)).toLocaleString('en')}–${Math.round(Math.max(...values)).toLocaleString('en')}`;
+
+export async function fresh(name: string, env: Record<string, string> = {}): Promise<BenchServer> {
+  rmSync(`${SCRATCH}${name}`, { recursive: true, force: true });
+  mkdirSync(SCRATCH, { recursive: true });
+  return startBenchServer(`${SCRATCH}${name}`, env);
+}

@@ -1,0 +1,195 @@
+/** The road from HTTP to a number: ingest, pipeline, end to end, freshness, memory, query. */
+import { openEmbeddedPostgresPool } from './database.ts';
+import { type Load, makeLoad, postAll, TENANTS } from './load.ts';
+import { type BenchServer, KEY, run, startBenchServer } from './process.ts';
+import { add, fresh, median, RUNS, rate, SCRATCH, spread } from './report.ts';
+
+/** What the server counted is what was sent, to the token. */
+async function check(server: BenchServer, loads: readonly Load[]): Promise<void> {
+  const { total } = await server.reader.reconcile();
+  const distinct = loads.reduce((sum, load) => sum + load.distinct, 0);
+  if (total.accepted !== distinct) throw new Error(`accepted ${total.accepted}, sent ${distinct}`);
+  const tokens = await server.reader.query('tokens', 'subject');
+  const counted = tokens.data.reduce((sum, row) => sum + Number(row.value), 0);
+  const sent = loads.reduce((sum, load) => sum + load.tokens, 0);
+  if (counted !== sent) throw new Error(`${counted} tokens, sent ${sent}`);
+}
+
+export async function ingest(): Promise<void> {
+  for (const [perRequest, events, connections] of [
+    [1, 10_000, 32],
+    [100, 200_000, 16],
+    [1000, 600_000, 8],
+  ] as const) {
+    const now = Date.now();
+    const load = makeLoad(events, perRequest, `ingest${perRequest}`, () => now);
+    const own: number[] = [];
+    const parse: number[] = [];
+    for (let i = 0; i < RUNS; i++) {
+      const server = await fresh('ingest', { ROLES: 'ingest,query' });
+      own.push(events / (await postAll(server.url, KEY, load.bodies, { connections })));
+      await server.stop();
+      const yardstick = await run('./parse-server.ts', [], {});
+      parse.push(events / (await postAll(yardstick.url, KEY, load.bodies, { connections })));
+      await yardstick.stop();
+    }
+    const ratio = median(own) / median(parse);
+    add(
+      `ingest, ${perRequest} a request`,
+      `${rate(median(own), 1)} (${spread(own)})`,
+      `${ratio.toFixed(2)} × parsing only, ${rate(median(parse), 1)}`,
+      perRequest === 1000 ? '≥ 100,000; ≥ 0.5 ×' : '–',
+    );
+  }
+}
+
+export async function pipeline(): Promise<void> {
+  const events = 2_000_000;
+  const now = Date.now();
+  const load = makeLoad(events, 1000, 'pipeline', (i) => now - 3_600_000 + (i * 3_600_000) / events);
+  const own: number[] = [];
+  const ratios: number[] = [];
+  for (let i = 0; i < RUNS; i++) {
+    // Filled first, with no processor; then one server drains what is on the log.
+    const filler = await fresh('pipeline', { ROLES: 'ingest,query' });
+    await postAll(filler.url, KEY, load.bodies);
+    await filler.stop();
+    const server = await startBenchServer(`${SCRATCH}pipeline`);
+    const before = (await server.reader.reconcile()).total.received;
+    const began = performance.now();
+    const seconds = await server.settled(began);
+    await check(server, [load]);
+    own.push((events - before) / seconds);
+    const copy = await openEmbeddedPostgresPool(`${SCRATCH}pipeline`);
+    ratios.push((events - before) / seconds / (await copy.bareCopyRate(500_000)));
+    await copy.close();
+    await server.stop();
+  }
+  add(
+    'pipeline, embedded log',
+    `${rate(median(own), 1)} (${spread(own)})`,
+    `${median(ratios).toFixed(2)} × bare COPY of the same rows`,
+    '≥ 60,000; ≥ 0.15 ×',
+  );
+}
+
+/** events/s end to end, measured before freshness is */
+let reached = 50_000;
+
+export async function endToEnd(): Promise<void> {
+  const events = 1_000_000;
+  const own: number[] = [];
+  for (let i = 0; i < RUNS; i++) {
+    const now = Date.now();
+    const load = makeLoad(events, 1000, `e2e${i}`, () => now);
+    const server = await fresh('e2e');
+    const began = performance.now();
+    await postAll(server.url, KEY, load.bodies);
+    own.push(events / (await server.settled(began)));
+    await check(server, [load]);
+    await server.stop();
+  }
+  add('end to end, embedded log', `${rate(median(own), 1)} (${spread(own)})`, '–', '≥ 50,000');
+  reached = median(own);
+}
+
+/** From the acknowledgement to visible in a meter query: a marker tenant's own count is asked for until it is there. */
+export async function freshness(): Promise<void> {
+  const perSecond = reached / 2;
+  const seconds = 30;
+  const server = await fresh('freshness');
+  const now = Date.now();
+  const load = makeLoad(Math.floor(perSecond * seconds), 500, 'fresh', () => now);
+  const waits: number[] = [];
+  let stop = false;
+  const probe = (async () => {
+    for (let i = 0; !stop; i++) {
+      const event = {
+        timestamp: new Date().toISOString(),
+        customer_id: `probe_${i}`,
+        request_id: `probe-${i}`,
+        tokens_consumed: 1,
+      };
+      await postAll(server.url, KEY, [Buffer.from(JSON.stringify(event))], { connections: 1 });
+      const acknowledged = performance.now();
+      for (;;) {
+        const answer = await fetch(`${server.url}/api/v1/meters/tokens/query?subject=probe_${i}`, {
+          headers: { authorization: `Bearer ${KEY}` },
+        });
+        const body = (await answer.json()) as { data?: { value: number }[] };
+        if (body.data?.[0]?.value === 1) break;
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      waits.push(performance.now() - acknowledged);
+    }
+  })();
+  await postAll(server.url, KEY, load.bodies, { connections: 16, perSecond: perSecond / 500 });
+  stop = true;
+  await probe;
+  await server.settled(performance.now());
+  await server.stop();
+  const sorted = waits.toSorted((a, b) => a - b);
+  const at = (q: number) => Math.round(sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? 0);
+  add(
+    `freshness at ${Math.round(perSecond / 1000)},000 events/s`,
+    `p50 ${at(0.5)} ms, p99 ${at(0.99)} ms (${sorted.length} probes)`,
+    '–',
+    'p99 < 1 s',
+  );
+}
+
+export async function memory(): Promise<void> {
+  const events = 2_000_000;
+  const server = await fresh('memory');
+  const rss: number[] = [];
+  const loads: Load[] = [];
+  for (let part = 0; part < 10; part++) {
+    const now = Date.now();
+    const load = makeLoad(events / 10, 1000, `memory${part}`, () => now);
+    loads.push({ ...load, bodies: [] });
+    await postAll(server.url, KEY, load.bodies, { perSecond: 40 });
+    rss.push(server.rss());
+  }
+  await server.settled(performance.now());
+  await check(server, loads);
+  await server.stop();
+  const mb = (bytes: number | undefined) => `${Math.round((bytes ?? 0) / 1e6)} MB`;
+  add(
+    'memory, 2 million events',
+    `RSS ${mb(rss[0])} after the first tenth, ${mb(rss[4])} at half, ${mb(rss[9])} after the last`,
+    '–',
+    'flat',
+  );
+}
+
+export async function query(): Promise<void> {
+  const server = await fresh('query');
+  const database = await openEmbeddedPostgresPool(`${SCRATCH}query`);
+  await database.fillMonth(TENANTS);
+  for (const [name, meter, parameters] of [
+    ['one tenant, sum by hour', 'tokens', 'subject=tenant_0001&windowSize=HOUR&groupBy=endpoint'],
+    ['one tenant, p95 by hour', 'request_duration', 'subject=tenant_0001&windowSize=HOUR&groupBy=endpoint'],
+    ['200 tenants, sum by hour', 'tokens', 'windowSize=HOUR'],
+    ['200 tenants, top by sum', 'tokens', 'groupBy=subject'],
+  ] as const) {
+    const times: number[] = [];
+    for (let i = 0; i < 20; i++) {
+      const began = performance.now();
+      const answer = await fetch(`${server.url}/api/v1/meters/${meter}/query?${database.range}&${parameters}`, {
+        headers: { authorization: `Bearer ${KEY}` },
+      });
+      const body = (await answer.json()) as { data: unknown[] };
+      if (body.data.length === 0) throw new Error(`${name}: no rows`);
+      times.push(performance.now() - began);
+    }
+    const sorted = times.toSorted((a, b) => a - b);
+    add(
+      `query, 30 days: ${name}`,
+      `p50 ${Math.round(sorted[9] ?? 0)} ms, p95 ${Math.round(sorted[18] ?? 0)} ms`,
+      '–',
+      'p95 < 50 ms',
+    );
+  }
+  await database.close();
+  await server.stop();
+}
