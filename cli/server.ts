@@ -15,6 +15,7 @@ import {
 import { adminKeyOf, openDataFolder } from './data-folder.ts';
 import { healthRoutes } from './health.ts';
 import { createHttp } from './http.ts';
+import { runJobs } from './jobs.ts';
 import { watchLag } from './lag.ts';
 import { createMetrics } from './metrics.ts';
 import { startProcessors } from './processor-thread.ts';
@@ -87,7 +88,8 @@ export async function startServer(
           spread: settings.SPREAD_TENANTS,
         },
       });
-    if (settings.ROLES.has('query')) await app.register(queryRoutes, { pool, log, directory, now: Date.now });
+    const jobs = runJobs([], { pool, settings, logger, disposers });
+    if (settings.ROLES.has('query')) await app.register(queryRoutes, { pool, log, directory, jobs, now: Date.now });
     const address = await listen(app, settings);
     disposers.push(() => app.close());
     return { address, adminKey: admin.key, close };

@@ -1,6 +1,7 @@
 import type { FastifyPluginAsync } from 'fastify';
 import type { QueryOptions } from './options.ts';
 import { eventRoutes } from './routes/events.ts';
+import { jobRoutes } from './routes/jobs.ts';
 import { meterRoutes } from './routes/meters.ts';
 import { operationRoutes } from './routes/operations.ts';
 import { tenantRoutes } from './routes/tenants.ts';
@@ -12,5 +13,6 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(meterRoutes, options);
   await app.register(eventRoutes, options);
   await app.register(operationRoutes, options);
+  await app.register(jobRoutes, options);
   await app.register(tenantRoutes, options);
 };

@@ -89,6 +89,7 @@ export const ERRORS = {
   // Billing
 
   // Archive and jobs
+  unknown_job: kind(404, false, 'Unknown job', 'See docs/operations.md for the jobs.'),
 
   // Operators
   invalid_setting: kind(500, false, 'Invalid setting', 'See the settings table in the manual.'),
@@ -166,4 +167,21 @@ export function toProblem(error: TidemarkError, requestId: string): Problem {
     request_id: requestId,
     ...error.extensions,
   };
+}
+
+/** The errors page of the manual, in Markdown. */
+export function errorsPage(): string {
+  const rows = Object.entries<ErrorKind>(ERRORS).map(
+    ([code, { status, retryable, title, hint }]) =>
+      `| \`${code}\` | ${status} | ${retryable ? 'yes' : 'no'} | ${title}. ${hint} |`,
+  );
+  return `# Errors
+
+HTTP errors are \`application/problem+json\` (RFC 9457) with a \`code\`; nobody needs to read the text.
+Made by \`npm run docs\` from \`schemas/errors.ts\`.
+
+| code | status | retry | what |
+|---|---|---|---|
+${rows.join('\n')}
+`;
 }

@@ -3,7 +3,7 @@ import type { TSchema } from 'typebox';
 /** A job: what runs by schedule or by request, once at a time over all processes (the lock is a row with a lease). */
 export interface Job {
   name: string;
-  /** cron expression in UTC; absent: only by request */
+  /** cron expression of five fields, in UTC; absent: only by request */
   schedule?: string;
   /** what a request may pass */
   params?: TSchema;
@@ -47,4 +47,6 @@ export interface JobQueue {
   /** @returns the queued run, or the one under way with the same job and params */
   request(job: string, params: Record<string, unknown>): Promise<JobRun>;
   find(id: string): Promise<JobRun | undefined>;
+  /** Newest first. @param before a run's `created_at` and `id`: older ones only */
+  list(filter: { job?: string; limit: number; before?: { createdAt: string; id: string } }): Promise<JobRun[]>;
 }

@@ -137,6 +137,8 @@ const TABLE = {
   // Billing
 
   // Archive and jobs
+  JOBS_AT_ONCE: integer(4, 1, 100, 'Most job runs at once in this process'),
+  JOB_HISTORY_DAYS: integer(90, 1, 3650, 'Days for which ended runs stay in the history'),
 } as const satisfies Record<string, Setting<unknown>>;
 
 type Table = typeof TABLE;
@@ -173,13 +175,21 @@ export function readSettings(env: Readonly<Record<string, string | undefined>>):
   return values as Settings;
 }
 
-/** The manual's table, in Markdown. */
-export function settingsTable(): string {
+/** The settings page of the manual, in Markdown. */
+export function settingsPage(): string {
   const rows = Object.entries<Setting<unknown>>(TABLE).map(
     ([name, { initial, about, secret: hidden }]) =>
-      `| \`${name}\` | ${initial === undefined ? '–' : `\`${initial || ' '}\``} | ${about}${hidden ? ' (secret)' : ''} |`,
+      `| \`${name}\` | ${initial ? `\`${initial}\`` : '–'} | ${about}${hidden ? ' (secret)' : ''} |`,
   );
-  return ['| variable | default | what |', '|---|---|---|', ...rows].join('\n');
+  return `# Settings
+
+Environment variables, checked at start: a wrong one is named and nothing starts. An empty one counts as unset.
+Made by \`npm run docs\` from \`schemas/settings.ts\`.
+
+| variable | default | what |
+|---|---|---|
+${rows.join('\n')}
+`;
 }
 
 /** Events a second by tier. */
