@@ -4,6 +4,7 @@ import { eventRoutes } from './routes/events.ts';
 import { jobRoutes } from './routes/jobs.ts';
 import { meterRoutes } from './routes/meters.ts';
 import { operationRoutes } from './routes/operations.ts';
+import { ratingRoutes } from './routes/rating.ts';
 import { tenantRoutes } from './routes/tenants.ts';
 
 export type { QueryOptions } from './options.ts';
@@ -15,4 +16,5 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(operationRoutes, options);
   await app.register(jobRoutes, options);
   await app.register(tenantRoutes, options);
+  await app.register(ratingRoutes);
 };

@@ -87,6 +87,25 @@ export const ERRORS = {
   // Tenants, migrations, pools
 
   // Billing
+  invalid_charge: kind(400, false, 'Invalid charge', 'The detail names the place; docs/billing.md has every field.'),
+  invalid_currency: kind(400, false, 'Invalid currency', 'An ISO 4217 code with a minor unit, as USD, JPY or KWD.'),
+  negative_quantity: kind(400, false, 'Negative quantity', 'Quantities and event counts are 0 or more.'),
+  unknown_plan: kind(404, false, 'Unknown plan', 'GET /api/v1/plans lists them.'),
+  period_closed: kind(409, false, 'The period is closed', 'Take a time after the last closed period.'),
+  invalid_subscription: kind(400, false, 'Invalid subscription', 'The detail names what does not fit.'),
+  statement_void: kind(409, false, 'The statement is void already', 'See its `void` member.'),
+  statement_adjusted: kind(
+    409,
+    false,
+    'A later statement adjusts it',
+    'Void the later statement first: its adjustments refer to this one.',
+  ),
+  unbillable_meter: kind(
+    400,
+    false,
+    'Meter without an exact total',
+    'Percentiles are estimates: bill a COUNT, SUM, MIN, MAX, LATEST, PEAK or UNIQUE_COUNT.',
+  ),
 
   // Archive and jobs
   unknown_job: kind(404, false, 'Unknown job', 'See docs/operations.md for the jobs.'),
