@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import type pg from 'pg';
 import { TidemarkError } from '../../schemas/index.ts';
+import { withTransaction } from './connect.ts';
 
 export interface Migration {
   version: number;
@@ -11,8 +12,6 @@ export interface Migration {
 }
 
 const FOLDER = new URL('../../schemas/sql/', import.meta.url);
-/** Any constant: one migration run at a time in a database. */
-const LOCK = 7_433_563_561;
 
 /** The numbered SQL files, in order; each room counts in its own tens, so numbers may skip. @throws Error when numbers repeat or a name is malformed */
 export function readMigrations(folder: URL = FOLDER): Migration[] {
@@ -32,39 +31,42 @@ export function readMigrations(folder: URL = FOLDER): Migration[] {
 }
 
 /**
- * Applies what is missing, each file in a transaction of its own; safe when several processes start at once.
+ * Applies what is missing, all in one transaction: all or nothing. Safe when several processes start at once: the table
+ * itself is the lock, since an advisory one could be held by any role that can connect.
  * @returns versions applied now
  * @throws TidemarkError `migration_changed` | `migration_missing`
  */
 export async function migrate(pool: pg.Pool, migrations: readonly Migration[] = readMigrations()): Promise<number[]> {
-  const client = await pool.connect();
-  let broken: Error | undefined;
-  try {
-    await client.query('SELECT pg_advisory_lock($1)', [LOCK]);
-    await client.query('CREATE SCHEMA IF NOT EXISTS tidemark');
-    await client.query(
-      'CREATE TABLE IF NOT EXISTS schema_migrations (version int PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())',
-    );
+  await createHistory(pool);
+  return withTransaction(pool, async (client) => {
+    await client.query('LOCK TABLE schema_migrations IN EXCLUSIVE MODE');
     const missing = await pending(client, migrations);
     for (const { version, name, sql, sha256 } of missing) {
-      await client.query('BEGIN');
       await client.query(sql);
       await client.query('INSERT INTO schema_migrations (version, name, sha256) VALUES ($1, $2, $3)', [
         version,
         name,
         sha256,
       ]);
-      await client.query('COMMIT');
     }
     return missing.map((one) => one.version);
-  } catch (error) {
-    broken = error instanceof Error ? error : new Error(String(error));
-    throw error;
-  } finally {
-    // The lock belongs to the session.
-    if (broken === undefined) await client.query('SELECT pg_advisory_unlock($1)', [LOCK]);
-    client.release(broken);
-  }
+  });
+}
+
+/** The schema and the table that everything begins with. */
+async function createHistory(pool: pg.Pool): Promise<void> {
+  for (let attempt = 1; ; attempt++)
+    try {
+      await pool.query('CREATE SCHEMA IF NOT EXISTS tidemark');
+      await pool.query(
+        'CREATE TABLE IF NOT EXISTS schema_migrations (version int PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())',
+      );
+      return;
+    } catch (error) {
+      // IF NOT EXISTS is not safe against another process at the same moment (unique violations in the catalogue).
+      const code = error instanceof Error && 'code' in error ? error.code : '';
+      if (attempt === 10 || (code !== '23505' && code !== '42P06' && code !== '42P07')) throw error;
+    }
 }
 
 /** Whether every migration of this build is applied, unchanged. */

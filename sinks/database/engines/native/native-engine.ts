@@ -9,8 +9,8 @@ const LIST = `
 const BOUND = /FROM \('([^']+)'\) TO \('([^']+)'\)/;
 /** Room for HOT updates: rollup rows are rewritten while their window is open. */
 const FILLFACTOR: Record<string, number> = { rollups_minute: 70, rollups_hour: 70 };
-/** Any constant: one chunk is created at a time in a database. */
-const CREATE_LOCK = 7_433_563_562;
+/** One chunk is created at a time in a database. A row: any role that can connect could hold an advisory lock. */
+const CREATE_LOCK = `SELECT FROM tidemark.control_locks WHERE name = 'chunks' FOR UPDATE`;
 
 /** Declarative range partitions: for every PostgreSQL, with no extension. */
 export class NativeEngine implements StorageEngine {
@@ -41,7 +41,7 @@ export class NativeEngine implements StorageEngine {
     const storage = fillfactor === undefined ? '' : ` WITH (fillfactor = ${fillfactor})`;
     await client.query('BEGIN');
     try {
-      await client.query('SELECT pg_advisory_xact_lock($1)', [CREATE_LOCK]);
+      await client.query(CREATE_LOCK);
       const attached = await client.query(
         'SELECT 1 FROM pg_inherits WHERE inhparent = to_regclass($1) AND inhrelid = to_regclass($2)',
         [parent, chunk],
