@@ -2,6 +2,9 @@ import { Worker } from 'node:worker_threads';
 import type { ProcessorMetrics } from '../processors/index.ts';
 import type { WorkerData } from './processor-worker.ts';
 
+/** V8 would let it grow with the traffic; batches outlive it anyway. */
+const YOUNG_GENERATION_MB = 48;
+
 export interface ProcessorThread {
   metrics(): Promise<ProcessorMetrics | undefined>;
 }
@@ -12,7 +15,10 @@ export async function startProcessors(
   onFatal: (error: Error) => void,
   disposers: (() => Promise<void> | void)[],
 ): Promise<ProcessorThread> {
-  const worker = new Worker(new URL('./processor-worker.ts', import.meta.url), { workerData });
+  const worker = new Worker(new URL('./processor-worker.ts', import.meta.url), {
+    workerData,
+    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
+  });
   let expected = false;
   let asked: ((metrics: ProcessorMetrics) => void)[] = [];
   const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));

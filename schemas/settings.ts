@@ -123,12 +123,12 @@ const TABLE = {
   ),
   // Meters
 
-  ROLLUP_CACHE_ROWS: integer(200_000, 1_000, 1e8, 'Rollup rows kept in memory'),
+  ROLLUP_CACHE_ROWS: integer(100_000, 1_000, 1e8, 'Rollup rows kept in memory'),
   DEDUPE_MEMORY_MB: integer(256, 1, 1e6, 'Memory for the filters of claimed keys; beyond it claims ask the database'),
   DEDUPE_SEAL_KEYS: integer(
-    262_144,
+    200_000,
     16,
-    1e8,
+    10_000_000,
     'Recent keys of a partition kept exactly in memory before they are sealed into a run',
   ),
 

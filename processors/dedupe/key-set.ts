@@ -44,7 +44,9 @@ export async function openKeySet(pool: Pool, shard: number, options: KeySetOptio
 class KeySet implements ClaimStore {
   readonly #shard: number;
   readonly #options: Required<KeySetOptions>;
-  #recent = new KeyTable();
+  readonly #recent: KeyTable;
+  /** keys of the batch in hand */
+  readonly #batch = new KeyTable();
   /** claim time of the oldest and newest recent key, Unix ms */
   #oldest = Number.POSITIVE_INFINITY;
   #newest = Number.NEGATIVE_INFINITY;
@@ -55,6 +57,8 @@ class KeySet implements ClaimStore {
   constructor(shard: number, options: KeySetOptions) {
     this.#shard = shard;
     this.#options = { fanout: FANOUT, ...options };
+    // A table of its final size from the start: memory does not move with the traffic.
+    this.#recent = new KeyTable(options.sealKeys);
   }
 
   async load(pool: Pool): Promise<void> {
@@ -90,7 +94,8 @@ class KeySet implements ClaimStore {
 
   async claim(database: Pool | ClientBase, keys: Buffer, count: number): Promise<Uint8Array> {
     const fresh = new Uint8Array(count);
-    const batch = new KeyTable(count);
+    const batch = this.#batch;
+    batch.clear();
     const candidates: Candidate[] = [];
     for (let i = 0; i < count; i++) {
       const a = wordAt(keys, i, 0);
@@ -195,7 +200,7 @@ class KeySet implements ClaimStore {
     return () => {
       this.#cache(run, filter);
       this.#runs.push(run);
-      this.#recent = new KeyTable();
+      this.#recent.clear();
       this.#oldest = Number.POSITIVE_INFINITY;
       this.#newest = Number.NEGATIVE_INFINITY;
     };

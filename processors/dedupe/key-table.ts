@@ -1,46 +1,67 @@
 import { KEY_BYTES } from './port.ts';
 
-/** An exact set of 128-bit keys: open addressing over typed arrays. Keys are uniform hashes, so they hash themselves. */
+/** Bits of a slot that hold the key's place, from 1; the rest is a tag of the key, so that most other keys need no look. */
+const PLACE_BITS = 24;
+const PLACE_MASK = (1 << PLACE_BITS) - 1;
+/** Keys that a table can hold. */
+export const MOST_KEYS = PLACE_MASK;
+
+/**
+ * An exact set of 128-bit keys: open addressing over the places of keys that stand packed in the order they came.
+ * Keys are uniform hashes, so they hash themselves. Cleared, not made anew: its memory is the same from batch to batch.
+ */
 export class KeyTable {
   size = 0;
+  /** four words a key */
   #words: Int32Array<ArrayBuffer>;
-  #used: Uint8Array<ArrayBuffer>;
+  /** 0: free */
+  #slots: Int32Array<ArrayBuffer>;
   #mask: number;
 
   constructor(capacity = 1 << 12) {
     let slots = 16;
     while (slots < capacity * 2) slots *= 2;
-    this.#words = new Int32Array(slots * 4);
-    this.#used = new Uint8Array(slots);
+    this.#words = new Int32Array(slots * 2);
+    this.#slots = new Int32Array(slots);
     this.#mask = slots - 1;
   }
 
   /** Whether the key whose four words are given is in the set. */
   has(a: number, b: number, c: number, d: number): boolean {
-    return this.#used[this.#slot(a, b, c, d)] === 1;
+    return this.#slots[this.#find(a, b, c, d)] !== 0;
   }
 
   /** @returns false when it was there already */
   add(a: number, b: number, c: number, d: number): boolean {
     if (this.size * 2 > this.#mask) this.#grow();
-    const slot = this.#slot(a, b, c, d);
-    if (this.#used[slot] === 1) return false;
-    this.#used[slot] = 1;
-    this.#words[slot * 4] = a;
-    this.#words[slot * 4 + 1] = b;
-    this.#words[slot * 4 + 2] = c;
-    this.#words[slot * 4 + 3] = d;
+    const slot = this.#find(a, b, c, d);
+    if (this.#slots[slot] !== 0) return false;
+    const at = this.size * 4;
+    this.#words[at] = a;
+    this.#words[at + 1] = b;
+    this.#words[at + 2] = c;
+    this.#words[at + 3] = d;
     this.size++;
+    this.#slots[slot] = (a & ~PLACE_MASK) | this.size;
     return true;
   }
 
-  #slot(a: number, b: number, c: number, d: number): number {
+  clear(): void {
+    this.#slots.fill(0);
+    this.size = 0;
+  }
+
+  #find(a: number, b: number, c: number, d: number): number {
     const words = this.#words;
+    const slots = this.#slots;
     const mask = this.#mask;
+    const tag = a & ~PLACE_MASK;
     let slot = b & mask;
-    while (this.#used[slot] === 1) {
-      const at = slot * 4;
-      if (words[at] === a && words[at + 1] === b && words[at + 2] === c && words[at + 3] === d) break;
+    for (let held = slots[slot] as number; held !== 0; held = slots[slot] as number) {
+      if ((held & ~PLACE_MASK) === tag) {
+        const at = ((held & PLACE_MASK) - 1) * 4;
+        if (words[at] === a && words[at + 1] === b && words[at + 2] === c && words[at + 3] === d) break;
+      }
       slot = (slot + 1) & mask;
     }
     return slot;
@@ -48,33 +69,53 @@ export class KeyTable {
 
   #grow(): void {
     const old = this.#words;
-    const used = this.#used;
-    const slots = used.length * 2;
-    this.#words = new Int32Array(slots * 4);
-    this.#used = new Uint8Array(slots);
+    const count = this.size;
+    const slots = this.#slots.length * 2;
+    this.#words = new Int32Array(slots * 2);
+    this.#slots = new Int32Array(slots);
     this.#mask = slots - 1;
     this.size = 0;
-    for (let i = 0; i < used.length; i++)
-      if (used[i] === 1)
-        this.add(old[i * 4] as number, old[i * 4 + 1] as number, old[i * 4 + 2] as number, old[i * 4 + 3] as number);
+    for (let at = 0; at < count * 4; at += 4)
+      this.add(old[at] as number, old[at + 1] as number, old[at + 2] as number, old[at + 3] as number);
   }
 
-  /** All keys, packed as they came, in ascending order of their bytes. */
+  /** All keys, packed, in ascending order of their bytes. */
   sorted(): Buffer {
-    const slots: number[] = [];
-    for (let i = 0; i < this.#used.length; i++) if (this.#used[i] === 1) slots.push(i);
     const words = this.#words;
-    slots.sort((x, y) => {
-      for (let w = 0; w < 4; w++) {
+    const count = this.size;
+    // Leading word above, place below: the numbers sort without a comparison of ours (typed arrays are little-endian here).
+    const order = new BigUint64Array(count);
+    const halves = new Uint32Array(order.buffer);
+    for (let i = 0; i < count; i++) {
+      halves[i * 2] = i;
+      halves[i * 2 + 1] = words[i * 4] as number;
+    }
+    order.sort();
+    // Keys that share the leading word are a handful: each is moved down to its place among them.
+    const isAfter = (x: number, y: number) => {
+      for (let w = 1; w < 4; w++) {
         const difference = ((words[x * 4 + w] as number) >>> 0) - ((words[y * 4 + w] as number) >>> 0);
-        if (difference !== 0) return difference;
+        if (difference !== 0) return difference > 0;
       }
-      return 0;
-    });
-    const packed = Buffer.allocUnsafe(slots.length * KEY_BYTES);
-    slots.forEach((slot, i) => {
-      for (let w = 0; w < 4; w++) packed.writeInt32BE(words[slot * 4 + w] as number, i * KEY_BYTES + w * 4);
-    });
+      return false;
+    };
+    for (let i = 1; i < count; i++)
+      for (
+        let j = i;
+        j > 0 &&
+        halves[j * 2 + 1] === halves[j * 2 - 1] &&
+        isAfter(halves[j * 2 - 2] as number, halves[j * 2] as number);
+        j--
+      ) {
+        const low = halves[j * 2] as number;
+        halves[j * 2] = halves[j * 2 - 2] as number;
+        halves[j * 2 - 2] = low;
+      }
+    const packed = Buffer.allocUnsafe(count * KEY_BYTES);
+    for (let i = 0; i < count; i++) {
+      const from = (halves[i * 2] as number) * 4;
+      for (let w = 0; w < 4; w++) packed.writeInt32BE(words[from + w] as number, i * KEY_BYTES + w * 4);
+    }
     return packed;
   }
 }
