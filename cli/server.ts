@@ -2,6 +2,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 import { type IngestMetrics, ingestRoutes } from '../ingest/index.ts';
+import { BUILTIN_METERS } from '../metering/index.ts';
 import { queryRoutes } from '../query-api/index.ts';
 import { ratesOf, type Settings } from '../schemas/index.ts';
 import {
@@ -9,6 +10,7 @@ import {
   migrate,
   openEmbeddedLog,
   openKeyStore,
+  openMeterCatalogue,
   openTenantDirectory,
   startEmbeddedPostgres,
 } from '../sinks/index.ts';
@@ -61,6 +63,7 @@ export async function startServer(
     const log = await openEmbeddedLog({ directory: folder.log, partitions: settings.LOG_PARTITIONS });
     disposers.push(() => log.close());
     const directory = openTenantDirectory(pool);
+    const catalogue = openMeterCatalogue(pool, BUILTIN_METERS);
     const keys = openKeyStore(pool, { adminKey: admin.key });
     const processors = settings.ROLES.has('processors')
       ? await startProcessors({ env, databaseUrl, logDirectory: folder.log }, onFatal, disposers)
@@ -89,7 +92,8 @@ export async function startServer(
         },
       });
     const jobs = runJobs([], { pool, settings, logger, disposers });
-    if (settings.ROLES.has('query')) await app.register(queryRoutes, { pool, log, directory, jobs, now: Date.now });
+    if (settings.ROLES.has('query'))
+      await app.register(queryRoutes, { pool, log, directory, catalogue, jobs, now: Date.now });
     const address = await listen(app, settings);
     disposers.push(() => app.close());
     return { address, adminKey: admin.key, close };

@@ -1,4 +1,6 @@
+export * from './definition.ts';
 export * from './exact.ts';
+export * from './json-path.ts';
 export * from './meters.ts';
 export * from './sketch.ts';
 export * from './windows.ts';

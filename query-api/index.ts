@@ -2,6 +2,7 @@ import type { FastifyPluginAsync } from 'fastify';
 import type { QueryOptions } from './options.ts';
 import { eventRoutes } from './routes/events.ts';
 import { jobRoutes } from './routes/jobs.ts';
+import { meterDefinitionRoutes } from './routes/meter-definitions.ts';
 import { meterRoutes } from './routes/meters.ts';
 import { operationRoutes } from './routes/operations.ts';
 import { ratingRoutes } from './routes/rating.ts';
@@ -11,6 +12,7 @@ export type { QueryOptions } from './options.ts';
 
 /** Every route of reading and administration. */
 export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options) => {
+  await app.register(meterDefinitionRoutes, options);
   await app.register(meterRoutes, options);
   await app.register(eventRoutes, options);
   await app.register(operationRoutes, options);

@@ -1,5 +1,5 @@
 import type { Pool } from 'pg';
-import type { JobQueue, TenantDirectory } from '../schemas/index.ts';
+import type { JobQueue, MeterCatalogue, TenantDirectory } from '../schemas/index.ts';
 import type { EventLog } from '../sinks/index.ts';
 
 /** What the reading routes need. */
@@ -7,6 +7,7 @@ export interface QueryOptions {
   pool: Pool;
   log: EventLog;
   directory: TenantDirectory;
+  catalogue: MeterCatalogue;
   jobs: JobQueue;
   /** Unix ms */
   now(): number;

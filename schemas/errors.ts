@@ -83,6 +83,40 @@ export const ERRORS = {
   unknown_group: kind(400, false, 'Unknown group-by property', "Use a property of the meter's groupBy."),
 
   // Meters
+  invalid_meter: kind(400, false, 'Invalid meter', 'Compare the definition with docs/meters.md.'),
+  invalid_json_path: kind(
+    400,
+    false,
+    'JSONPath outside the subset',
+    "Names only: `$.tokens`, `$.usage.input_tokens`, `$['a.b']`; no wildcards, indexes, filters or functions.",
+  ),
+  value_property_missing: kind(
+    400,
+    false,
+    'Value property missing',
+    'Every aggregation but COUNT needs valueProperty, a JSONPath into the data.',
+  ),
+  value_property_unexpected: kind(
+    400,
+    false,
+    'Value property on COUNT',
+    'COUNT counts events: leave valueProperty out.',
+  ),
+  quantile_unexpected: kind(400, false, 'Quantile without PERCENTILE', 'Only a PERCENTILE meter has quantiles.'),
+  invalid_filter: kind(
+    400,
+    false,
+    'Invalid filter',
+    'A filter is {property, op, value}; op is one of eq, ne, in, gt, gte, lt, lte, exists.',
+  ),
+  slug_in_use: kind(409, false, 'Slug in use', 'Another meter has this slug: choose a new one.'),
+  meter_in_use: kind(
+    409,
+    false,
+    'The meaning of a meter in use can not change',
+    'Its numbers may have been read or billed: create a meter with a new slug.',
+  ),
+  meter_builtin: kind(409, false, 'Built-in meter', 'Built-in meters can not be changed or deleted: create your own.'),
 
   // Tenants, migrations, pools
 

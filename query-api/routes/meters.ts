@@ -1,8 +1,9 @@
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
-import { BUILTIN_METERS, isZone, WINDOW_SIZES, type WindowSize } from '../../metering/index.ts';
+import { isZone, WINDOW_SIZES, type WindowSize } from '../../metering/index.ts';
 import { type Meter, type Principal, TidemarkError } from '../../schemas/index.ts';
 import { listOf, tenantsOf, timeOf } from '../access.ts';
+import { isVisible } from '../meters/present.ts';
 import { type MeterQuery, type MeterResult, runMeterQuery } from '../meters/run-query.ts';
 import type { QueryOptions } from '../options.ts';
 
@@ -29,17 +30,7 @@ const QueryParameters = Type.Object({
 
 /** The OpenMeter v1 contract for reading meters, with percentiles beside. */
 export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options) => {
-  const { pool, directory } = options;
-
-  app.get('/api/v1/meters', { schema: { tags: ['meters'], summary: 'List meters' } }, async (request) => {
-    await request.authorize('read');
-    return BUILTIN_METERS.map(present);
-  });
-
-  app.get('/api/v1/meters/:slug', { schema: { tags: ['meters'], summary: 'One meter' } }, async (request) => {
-    await request.authorize('read');
-    return present(meterOf(request));
-  });
+  const { pool, directory, catalogue } = options;
 
   app.get(
     '/api/v1/meters/:slug/query',
@@ -56,7 +47,7 @@ export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
     { schema: { tags: ['meters'], summary: 'Subjects of a meter' } },
     async (request) => {
       const principal = await request.authorize('read');
-      const meter = meterOf(request);
+      const meter = await meterOf(request, principal);
       const tenants = await tenantsOf(principal, directory, []);
       const table = meter.aggregation === 'UNIQUE_COUNT' ? 'members_hour' : 'rollup_groups';
       const { rows } = await pool.query<{ customer_id: string }>(
@@ -67,8 +58,16 @@ export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
     },
   );
 
+  async function meterOf(request: FastifyRequest, principal: Principal): Promise<Meter> {
+    const { slug } = request.params as { slug: string };
+    const entry = await catalogue.find(slug);
+    if (entry === undefined || !isVisible(entry.meter, principal))
+      throw new TidemarkError('unknown_meter', `there is no meter ${slug}`);
+    return entry.meter;
+  }
+
   async function parse(request: FastifyRequest, principal: Principal): Promise<MeterQuery> {
-    const meter = meterOf(request);
+    const meter = await meterOf(request, principal);
     const parameters = request.query as Record<string, unknown>;
     const windowSize = windowSizeOf(parameters.windowSize);
     const windowTimeZone = String(parameters.windowTimeZone ?? 'UTC');
@@ -83,7 +82,7 @@ export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
           'unknown_group',
           `${meter.slug} has no group-by "${name}"; it has ${['subject', ...meter.groupBy].join(', ')}`,
         );
-    const quantile = Number(parameters.quantile ?? 0.95);
+    const quantile = Number(parameters.quantile ?? meter.quantile ?? 0.95);
     if (!(quantile >= 0 && quantile <= 1)) throw new TidemarkError('invalid_parameter', 'quantile must be from 0 to 1');
     if (parameters.quantile !== undefined && meter.aggregation !== 'PERCENTILE')
       throw new TidemarkError('invalid_parameter', `${meter.slug} is a ${meter.aggregation}: it has no quantiles`);
@@ -106,13 +105,6 @@ export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   }
 };
 
-function meterOf(request: FastifyRequest): Meter {
-  const { slug } = request.params as { slug: string };
-  const meter = BUILTIN_METERS.find((one) => one.slug === slug);
-  if (meter === undefined) throw new TidemarkError('unknown_meter', `there is no meter ${slug}`);
-  return meter;
-}
-
 function windowSizeOf(value: unknown): WindowSize | undefined {
   if (value === undefined) return undefined;
   const size = WINDOW_SIZES.find((one) => one === value);
@@ -130,25 +122,6 @@ function filtersOf(parameters: Record<string, unknown>): Map<string, string[]> {
   }
   return filters;
 }
-
-/** A meter in OpenMeter's shape. */
-function present(meter: Meter) {
-  return {
-    id: meter.slug,
-    slug: meter.slug,
-    name: meter.name,
-    description: meter.description,
-    eventType: meter.eventType,
-    aggregation: meter.aggregation,
-    ...(meter.valueProperty === undefined ? {} : { valueProperty: `$.${meter.valueProperty}` }),
-    groupBy: Object.fromEntries(meter.groupBy.map((name) => [name, `$.${name}`])),
-    ...(meter.anyOf === undefined ? {} : { anyOf: meter.anyOf }),
-    builtin: true,
-    createdAt: BUILT_IN_SINCE,
-    updatedAt: BUILT_IN_SINCE,
-  };
-}
-const BUILT_IN_SINCE = '2026-01-01T00:00:00Z';
 
 const iso = (ms: number): string => new Date(ms).toISOString();
 
