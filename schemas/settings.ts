@@ -39,6 +39,11 @@ const secret = (about: string, least = 0): Optional<string> => ({
     return value;
   },
 });
+const optional = <T>(about: string, parse: (value: string) => T): Setting<T> & { initial: undefined } => ({
+  initial: undefined,
+  about,
+  parse,
+});
 const integer = (initial: number, least: number, most: number, about: string): Setting<number> => ({
   initial: String(initial),
   about,
@@ -137,6 +142,19 @@ const TABLE = {
   // Billing
 
   // Archive and jobs
+  S3_BUCKET: optional('Bucket of archives and backups; unset: the folder objects/ in TIDEMARK_DATA', parseBucket),
+  S3_ENDPOINT: optional(
+    'Any S3-compatible service instead of AWS, as https://host:port; credentials: the standard AWS variables',
+    parseHttpUrl,
+  ),
+  S3_PREFIX: {
+    initial: '',
+    about: 'Put before every key in the bucket, as team/tidemark',
+    parse: (value: string) => parsePrefix(value),
+  } satisfies Setting<string>,
+  AWS_REGION: optional('Region of the bucket', (value) => value),
+  S3_ENCRYPTION: choice('none', ['none', 'AES256', 'aws:kms'], 'Server-side encryption that every object asks for'),
+  S3_KMS_KEY: optional('Key for S3_ENCRYPTION=aws:kms', (value) => value),
   JOBS_AT_ONCE: integer(4, 1, 100, 'Most job runs at once in this process'),
   JOB_HISTORY_DAYS: integer(90, 1, 3650, 'Days for which ended runs stay in the history'),
 } as const satisfies Record<string, Setting<unknown>>;
@@ -206,6 +224,22 @@ function parseDatabaseUrl(value: string): string {
   const url = URL.parse(value);
   // The value holds a password: it is not repeated.
   if (url === null || !/^postgres(ql)?:$/.test(url.protocol)) throw new Error('must be a postgres:// URL');
+  return value;
+}
+
+function parseBucket(value: string): string {
+  if (!/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(value)) throw new Error('must be the name of an S3 bucket');
+  return value;
+}
+
+function parseHttpUrl(value: string): string {
+  const url = URL.parse(value);
+  if (url === null || !/^https?:$/.test(url.protocol)) throw new Error('must be an http:// or https:// URL');
+  return value;
+}
+
+function parsePrefix(value: string): string {
+  if (!/^([\w=.-]+(\/[\w=.-]+)*)?$/.test(value)) throw new Error('must be made of letters, digits, and = . _ - /');
   return value;
 }
 

@@ -1,1 +1,3 @@
+export { openFileStore } from './files/files-store.ts';
 export * from './port.ts';
+export { isFrozen, openS3Store, type S3Settings } from './s3/s3-store.ts';

@@ -9,6 +9,8 @@ export interface StoredObject {
   /** STANDARD, STANDARD_IA, GLACIER, …; files are STANDARD */
   storageClass: string;
   modifiedAt: Date;
+  /** of a cold class: a copy is on its way, or there (`head` says it, `list` does not) */
+  restore?: 'ongoing' | 'done';
 }
 
 export interface PutOptions {
@@ -19,6 +21,20 @@ export interface PutOptions {
   /** SHA-256 of the content, hex: refused when what arrived differs */
   sha256?: string;
   contentType?: string;
+  /** what lifecycle rules and legal holds go by; letters, digits, `_-` */
+  tags?: Readonly<Record<string, string>>;
+}
+
+/** What happens to objects with a tag as they age; days since they were written. */
+export interface LifecycleRule {
+  id: string;
+  prefix: string;
+  /** objects that have all of these */
+  tags: Readonly<Record<string, string>>;
+  /** in ascending days */
+  transitions: readonly { days: number; storageClass: string }[];
+  /** undefined: kept for ever */
+  expireDays?: number;
 }
 
 /**
@@ -27,19 +43,48 @@ export interface PutOptions {
  */
 export interface ObjectStore {
   readonly name: 's3' | 'files';
-  /** @throws {PreconditionFailed} | {ObjectStoreUnavailable} */
+  /** @throws {PreconditionFailed} | {ChecksumMismatch} | {ObjectStoreUnavailable} */
   put(key: string, body: Uint8Array | Readable, options?: PutOptions): Promise<StoredObject>;
   /** @param range bytes [from, to) @throws {ObjectMissing} | {ObjectFrozen} | {ObjectStoreUnavailable} */
   get(key: string, range?: { from: number; to: number }): Promise<Readable>;
   head(key: string): Promise<StoredObject | undefined>;
+  /** In the order of keys. */
   list(prefix: string): AsyncIterable<StoredObject>;
   /** Idempotent. */
   delete(key: string): Promise<void>;
+  /**
+   * Asks for a readable copy of an object in a cold class; nothing happens where it is readable or on its way.
+   * @param days how long the copy stays @throws {ObjectMissing} | {ObjectStoreUnavailable}
+   */
+  restore(key: string, options: { days: number; speed: RestoreSpeed }): Promise<void>;
+  /** Replaces an object's tags. @throws {ObjectMissing} | {ObjectStoreUnavailable} */
+  tag(key: string, tags: Readonly<Record<string, string>>): Promise<void>;
+  tags(key: string): Promise<Record<string, string>>;
+  /** Sets our rules by their ids; rules of others stay. */
+  setLifecycle(rules: readonly LifecycleRule[]): Promise<void>;
+  lifecycle(): Promise<LifecycleRule[]>;
+  /**
+   * Deletes what the rules say has expired, where the store does not do it by itself (S3 does: nothing then).
+   * @param now Unix ms @returns keys deleted
+   */
+  expire(now: number): Promise<string[]>;
+  /** Whether the store answers and lets us in; @throws {ObjectStoreUnavailable} */
+  check(): Promise<void>;
+  close(): void;
 }
+
+export const RESTORE_SPEEDS = ['Expedited', 'Standard', 'Bulk'] as const;
+/** Glacier's retrieval tiers: minutes, hours, half a day; the price falls in this order. */
+export type RestoreSpeed = (typeof RESTORE_SPEEDS)[number];
 
 /** The condition of a put does not hold: another writer was first. */
 export class PreconditionFailed extends Error {
   override name = 'PreconditionFailed';
+}
+
+/** What arrived is not what was announced by `sha256`: nothing was stored. */
+export class ChecksumMismatch extends Error {
+  override name = 'ChecksumMismatch';
 }
 
 export class ObjectMissing extends Error {
@@ -54,4 +99,10 @@ export class ObjectFrozen extends Error {
 /** The store can't be reached, or has no room: retry later. */
 export class ObjectStoreUnavailable extends Error {
   override name = 'ObjectStoreUnavailable';
+}
+
+/** Keys are made by us: anything else is a programmer's error. @throws RangeError */
+export function checkKey(key: string): void {
+  if (!/^[\w=.-]+(\/[\w=.-]+)*$/.test(key) || key.split('/').some((part) => part === '.' || part === '..'))
+    throw new RangeError(`not an object key: ${key}`);
 }

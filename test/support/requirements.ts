@@ -7,6 +7,8 @@ export interface Requirement {
   commands: readonly string[];
   /** Debian's packages that bring it */
   packages: readonly string[];
+  /** whether what was found can do what is needed: a package may lack a part */
+  suffices?(command: string): boolean;
 }
 
 /**
@@ -14,8 +16,8 @@ export interface Requirement {
  * @returns the command found
  * @throws Error with the exact command to type
  */
-export function requireCommand({ commands, packages }: Requirement): string {
-  const found = () => commands.find((command) => spawnSync('which', [command]).status === 0);
+export function requireCommand({ commands, packages, suffices = () => true }: Requirement): string {
+  const found = () => commands.find((command) => spawnSync('which', [command]).status === 0 && suffices(command));
   const first = found();
   if (first !== undefined) return first;
   const install = ['install', '-y', '--no-install-recommends', ...packages];
