@@ -85,11 +85,13 @@ class BodyScan {
   readonly #scan: EventScan;
   readonly #writers: (RecordWriter | undefined)[] = [];
   readonly #slots = new Map<string, TenantSlot>();
+  /** the slots again, by a hash of the name's bytes: most events need no string to find theirs */
+  readonly #near: (TenantSlot | undefined)[] = [];
   readonly #valid: boolean;
   readonly #result: ScannedBody = { batches: [], accepted: 0, rejected: [], unknown: new Set(), taken: new Map() };
   #index = 0;
-  /** the last event's tenant: the next one's is mostly the same */
-  #last: TenantSlot | undefined;
+  /** of a tenant's own key */
+  #own: TenantSlot | undefined;
 
   constructor(body: Buffer, context: ScanContext) {
     this.#context = context;
@@ -305,7 +307,8 @@ class BodyScan {
           scan.refuse('wrong_tenant', field, 'the key belongs to another tenant');
           return undefined;
         }
-      slot = this.#last ?? this.#slot(own, principal.tenant);
+      this.#own ??= this.#slot(own, principal.tenant);
+      slot = this.#own;
     } else {
       const range = named.start >= 0 ? named : subject;
       if (range.start < 0) {
@@ -316,13 +319,15 @@ class BodyScan {
         scan.refuse('field_too_long', 'subject', `at most ${LIMITS.tenant} bytes`);
         return undefined;
       }
-      const known = this.#last !== undefined && sameBytes(this.#last, range) ? this.#last : this.#slotOf(range);
+      const hash = hashOfName(range);
+      const near = this.#near[hash];
+      const known = near !== undefined && sameBytes(near, range) ? near : this.#slotOf(range);
       if (known === undefined) return undefined;
+      this.#near[hash] = known;
       slot = known;
       if (named.start >= 0 && subject.start >= 0 && !sameBytes(named, subject))
         scan.addText('subject', subject.start, subject.end);
     }
-    this.#last = slot;
     if (slot.refusal !== null) {
       scan.refuse(slot.refusal.code, slot.refusal.field, slot.refusal.detail);
       return undefined;
@@ -382,6 +387,12 @@ function hashOfKey(envelope: Envelope, key: Range): number {
     key.bytes.subarray(key.start, key.end),
   ]);
   return murmur2(pair) & 0x7fffffff;
+}
+
+function hashOfName({ bytes, start, end }: Range): number {
+  let hash = end - start;
+  for (let i = start; i < end; i++) hash = (Math.imul(hash, 31) + (bytes[i] as number)) | 0;
+  return hash & 1023;
 }
 
 function sameBytes(a: Range, b: Range): boolean {
