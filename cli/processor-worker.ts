@@ -39,6 +39,7 @@ const processors = await runProcessors({
     dedupeSealKeys: settings.DEDUPE_SEAL_KEYS,
     windowMs: settings.IDEMPOTENCY_WINDOW_DAYS * DAY_MS,
     unknownTenants: settings.UNKNOWN_TENANTS,
+    meterRefreshMs: settings.METER_REFRESH_MS,
   },
   ...(fault === undefined ? {} : { fault }),
 });

@@ -10,6 +10,9 @@ export class AttributeNames {
   readonly names: readonly string[];
   #bytes: Buffer[];
   #byLength: number[][] = [];
+  /** slots of the event's own fields, where a meter reads them; -1 otherwise */
+  readonly userSlot: number;
+  readonly requestSlot: number;
 
   constructor(names: Iterable<string>) {
     this.names = [...new Set(names)];
@@ -19,6 +22,8 @@ export class AttributeNames {
       same.push(slot);
       this.#byLength[bytes.length] = same;
     });
+    this.userSlot = this.slotOf('user_id');
+    this.requestSlot = this.slotOf('request_id');
   }
 
   slotOf(name: string): number {
@@ -146,7 +151,23 @@ export class EventView {
     this.dataStart = this.#optional();
     this.dataEnd = cursor.at;
     if (cursor.fail || cursor.at !== cursor.end) return this.#refuse('undecodable', 'the record ends early or late');
+    this.fillFields();
     return true;
+  }
+
+  /** The event's own fields are attributes to meters. */
+  fillFields(): void {
+    const { userSlot, requestSlot } = this.names;
+    if (userSlot >= 0 && this.userEnd > this.userStart && this.userStart >= 0) {
+      this.kinds[userSlot] = KIND.string;
+      this.starts[userSlot] = this.userStart;
+      this.ends[userSlot] = this.userEnd;
+    }
+    if (requestSlot >= 0 && this.requestEnd > this.requestStart && this.requestStart >= 0) {
+      this.kinds[requestSlot] = KIND.string;
+      this.starts[requestSlot] = this.requestStart;
+      this.ends[requestSlot] = this.requestEnd;
+    }
   }
 
   #attribute(): void {

@@ -1,4 +1,5 @@
 import { openFilterBudget } from './dedupe/index.ts';
+import { DefinitionWatch } from './definitions.ts';
 import { PartitionOwner } from './partition-owner.ts';
 import type { ProcessorDeps, ProcessorMetrics } from './ports.ts';
 
@@ -25,6 +26,15 @@ export async function runProcessors(deps: ProcessorDeps): Promise<RunningProcess
     prepareSeconds: 0,
     failures: 0,
   };
-  const consumer = await deps.log.consume((partition) => new PartitionOwner(deps, partition, budget, metrics).run());
-  return { stop: () => consumer.close(), metrics: () => ({ ...metrics }) };
+  const watch = new DefinitionWatch(deps.pool, deps.meters, deps.settings.meterRefreshMs);
+  const consumer = await deps.log.consume((partition) =>
+    new PartitionOwner(deps, partition, { budget, metrics, watch }).run(),
+  );
+  return {
+    stop: async () => {
+      await consumer.close();
+      await watch.stop();
+    },
+    metrics: () => ({ ...metrics }),
+  };
 }

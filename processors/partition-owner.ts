@@ -2,6 +2,7 @@ import type { ClientBase, PoolClient } from 'pg';
 import { TIME_TABLES } from '../schemas/index.ts';
 import type { AssignedPartition, LogSlice } from '../sinks/index.ts';
 import { type ClaimStore, type FilterBudget, openKeySet } from './dedupe/index.ts';
+import { adoptDefinitions, type DefinitionWatch } from './definitions.ts';
 import { AttributeNames, EventView } from './event-view.ts';
 import { acquire, advanceFold, confirm, type Ownership } from './ownership.ts';
 import { type BatchBuffers, createPipeline, newBatchBuffers, type PreparedBatch } from './pipeline.ts';
@@ -23,13 +24,25 @@ const MAINTENANCE_BUDGET_MS = 100;
 /** A refused batch is halved until the record at fault stands alone. */
 const DATA_ERRORS = /^(22|54|23502|23514)/;
 
-interface Owned {
+/** What depends on the meters that are counted. */
+interface Counting {
+  revision: string;
+  rollups: Rollups;
+  pipeline: ReturnType<typeof createPipeline>;
+}
+
+interface Owned extends Counting {
   own: Ownership;
   next: number;
-  rollups: Rollups;
   claims: ClaimStore;
-  pipeline: ReturnType<typeof createPipeline>;
   buffers: [BatchBuffers, BatchBuffers];
+}
+
+/** What all owners of a process share. */
+export interface Shared {
+  budget: FilterBudget;
+  metrics: ProcessorMetrics;
+  watch: DefinitionWatch;
 }
 
 /** Owns one partition for as long as it is assigned: reads, prepares, commits, folds; starts over from the database after a failure. */
@@ -38,9 +51,7 @@ export class PartitionOwner {
   readonly #partition: AssignedPartition;
   readonly #budget: FilterBudget;
   readonly #metrics: ProcessorMetrics;
-  readonly #names: AttributeNames;
-  readonly #view: EventView;
-  readonly #raw: RawEventWriter;
+  readonly #watch: DefinitionWatch;
   readonly #tenants: Tenants;
   readonly #forced = new Map<number, Fault>();
   #limit: number;
@@ -48,14 +59,12 @@ export class PartitionOwner {
   /** whether the failure, if there is one, is the batch's own */
   #inMaintenance = false;
 
-  constructor(deps: ProcessorDeps, partition: AssignedPartition, budget: FilterBudget, metrics: ProcessorMetrics) {
+  constructor(deps: ProcessorDeps, partition: AssignedPartition, { budget, metrics, watch }: Shared) {
     this.#deps = deps;
     this.#partition = partition;
     this.#budget = budget;
     this.#metrics = metrics;
-    this.#names = new AttributeNames(attributeNamesOf(deps.meters));
-    this.#view = new EventView(this.#names);
-    this.#raw = new RawEventWriter(this.#names);
+    this.#watch = watch;
     this.#tenants = new Tenants(deps.directory, deps.settings.unknownTenants);
     this.#limit = deps.settings.batchEvents;
   }
@@ -98,23 +107,36 @@ export class PartitionOwner {
       budget: this.#budget,
       now,
     });
-    const rollups = new Rollups(this.#deps.meters, this.#names, own);
-    const pipeline = createPipeline({
-      own,
-      deps: this.#deps,
-      view: this.#view,
-      raw: this.#raw,
-      tenants: this.#tenants,
-      claims,
-      rollups,
-      forced: this.#forced,
-    });
+    const counting = await this.#count(own, own.next, claims, own);
     this.#partition.seek(own.next);
     this.#deps.logger.info(
       { partition: own.partition, shard: own.shard, epoch: own.epoch, next: own.next },
       'partition owned',
     );
-    return { own, next: own.next, rollups, claims, pipeline, buffers: [newBatchBuffers(), newBatchBuffers()] };
+    return { own, next: own.next, ...counting, claims, buffers: [newBatchBuffers(), newBatchBuffers()] };
+  }
+
+  /** Counts from `next` on by the definitions that stand in the database now. */
+  async #count(
+    own: Ownership,
+    next: number,
+    claims: ClaimStore,
+    state: { watermark: number; foldedUntil: number },
+  ): Promise<Counting> {
+    const { meters, revision } = await adoptDefinitions(this.#deps.pool, own, next, this.#deps.meters);
+    const names = new AttributeNames(attributeNamesOf(meters));
+    const rollups = new Rollups(meters, names, state);
+    const pipeline = createPipeline({
+      own,
+      deps: this.#deps,
+      view: new EventView(names),
+      raw: new RawEventWriter(names),
+      tenants: this.#tenants,
+      claims,
+      rollups,
+      forced: this.#forced,
+    });
+    return { revision, rollups, pipeline };
   }
 
   async #process(client: PoolClient, owned: Owned): Promise<void> {
@@ -124,8 +146,18 @@ export class PartitionOwner {
     let turn: 0 | 1 = 0;
     let started = 0;
     let full = false;
+    let heard = this.#watch.revision;
     try {
       while (!revoked.aborted) {
+        if (this.#watch.revision !== heard) {
+          heard = this.#watch.revision;
+          if (heard !== owned.revision) {
+            await inFlight;
+            inFlight = undefined;
+            Object.assign(owned, await this.#count(owned.own, owned.next, owned.claims, owned.rollups));
+            this.#deps.logger.info({ partition: owned.own.partition, from: owned.next }, 'meters changed');
+          }
+        }
         if (!full) await pause(started + settings.lingerMs - performance.now(), revoked);
         const slice = await this.#partition.read({ records: this.#limit, bytes: settings.batchBytes }, READ_WAIT_MS);
         if (slice === undefined) {
@@ -217,7 +249,7 @@ export class PartitionOwner {
     await this.#deps.engine.ensureChunks(client, TIME_TABLES.members_hour, hours);
     await client.query('BEGIN');
     await advanceFold(client, own, to);
-    if (hours.length > 0) await foldHours(client, own.shard, range, this.#deps.meters);
+    if (hours.length > 0) await foldHours(client, own.shard, range);
     this.#deps.fault?.('folded');
     await client.query('COMMIT');
     this.#deps.logger.debug({ partition: own.partition, hours: hours.length, until: range.to }, 'hours folded');

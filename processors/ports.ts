@@ -17,6 +17,8 @@ export interface ProcessorSettings {
   /** idempotency window */
   windowMs: number;
   unknownTenants: 'create' | 'reject';
+  /** how often changed meter definitions are looked for */
+  meterRefreshMs: number;
 }
 
 /** Places at which a test may stop the process; `fault` is called with each as it is passed. */
@@ -41,6 +43,7 @@ export interface ProcessorDeps {
   log: EventLog;
   directory: TenantDirectory;
   settings: ProcessorSettings;
+  /** built in; defined ones are read from the database, and watched */
   meters: readonly Meter[];
   logger: Logger;
   now(): number;

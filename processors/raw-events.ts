@@ -161,7 +161,7 @@ export class RawEventWriter {
       const kind = event.kinds[slot] as number;
       if (kind === ABSENT) continue;
       const name = this.#nameBytes[slot] as Buffer;
-      if (name.includes(DOT)) continue;
+      if (name.includes(DOT) || this.#isField(event, slot)) continue;
       this.#member(
         name,
         0,
@@ -196,6 +196,12 @@ export class RawEventWriter {
     }
     this.#json[this.#length++] = 125;
     copy.jsonb(this.#json, this.#length);
+  }
+
+  /** The slot holds a field of the event, which has a column of its own. */
+  #isField(event: EventView, slot: number): boolean {
+    const { userSlot, requestSlot } = this.#names;
+    return (slot === userSlot && event.userStart >= 0) || (slot === requestSlot && event.requestStart >= 0);
   }
 
   #beginData(): void {

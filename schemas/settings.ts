@@ -127,6 +127,7 @@ const TABLE = {
     'Pause between two batches of a partition that keeps up, so that a batch is worth a commit',
   ),
   // Meters
+  METER_REFRESH_MS: integer(1_000, 10, 600_000, 'How soon processors see a new or changed meter'),
 
   ROLLUP_CACHE_ROWS: integer(100_000, 1_000, 1e8, 'Rollup rows kept in memory'),
   DEDUPE_MEMORY_MB: integer(256, 1, 1e6, 'Memory for the filters of claimed keys; beyond it claims ask the database'),

@@ -1,5 +1,5 @@
 import { compareDecimals, Decimal, decimalFrom, parseDecimal } from '../../metering/index.ts';
-import { ATTRIBUTE_COLUMNS, KIND, type Meter, type MeterFilter } from '../../schemas/index.ts';
+import { ATTRIBUTE_COLUMNS, KIND, type Meter, type MeterFilter, propertyOf } from '../../schemas/index.ts';
 import { ABSENT, type AttributeNames, type EventView } from '../event-view.ts';
 
 /** A meter made ready for one owner's event view: names are slots, filters are functions. */
@@ -7,10 +7,12 @@ export interface CompiledMeter {
   meter: Meter;
   /** slots of the groupBy attributes */
   groupSlots: readonly number[];
-  /** slot of the value, or -1 where it is a field of the event or there is none */
+  /** slot of the value, or -1 where there is none */
   valueSlot: number;
-  /** the value is this field of the event itself */
-  valueField: 'user_id' | 'request_id' | null;
+  /** 16 bytes of the only tenant that it counts; null: every tenant */
+  tenantId: Uint8Array | null;
+  /** earlier events are not counted, Unix ms */
+  eventFrom: number;
   counts(event: EventView): boolean;
 }
 
@@ -18,14 +20,12 @@ export interface CompiledMeter {
 export function attributeNamesOf(meters: readonly Meter[]): string[] {
   const names = new Set(ATTRIBUTE_COLUMNS.map((column) => column.name));
   for (const meter of meters) {
-    for (const name of meter.groupBy) names.add(name);
-    if (meter.valueProperty !== undefined && !isField(meter.valueProperty)) names.add(meter.valueProperty);
+    for (const name of meter.groupBy) names.add(propertyOf(meter, name));
+    if (meter.valueProperty !== undefined) names.add(meter.valueProperty);
     for (const filter of [...meter.filters, ...(meter.anyOf ?? [])]) names.add(filter.property);
   }
   return [...names];
 }
-
-const isField = (name: string): name is 'user_id' | 'request_id' => name === 'user_id' || name === 'request_id';
 
 export function compileMeter(meter: Meter, names: AttributeNames): CompiledMeter {
   const all = meter.filters.map((filter) => compileFilter(filter, names));
@@ -33,9 +33,10 @@ export function compileMeter(meter: Meter, names: AttributeNames): CompiledMeter
   const value = meter.valueProperty;
   return {
     meter,
-    groupSlots: meter.groupBy.map((name) => names.slotOf(name)),
-    valueSlot: value === undefined || isField(value) ? -1 : names.slotOf(value),
-    valueField: value !== undefined && isField(value) ? value : null,
+    groupSlots: meter.groupBy.map((name) => names.slotOf(propertyOf(meter, name))),
+    valueSlot: value === undefined ? -1 : names.slotOf(value),
+    tenantId: meter.tenantId === undefined ? null : Buffer.from(meter.tenantId.replaceAll('-', ''), 'hex'),
+    eventFrom: meter.eventFrom ?? Number.NEGATIVE_INFINITY,
     counts:
       all.length === 0 && any === undefined
         ? () => true

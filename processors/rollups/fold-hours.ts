@@ -1,7 +1,6 @@
 import type { ClientBase } from 'pg';
-import type { Meter } from '../../schemas/index.ts';
 
-/** Minutes of past hours become hour rows. $1 shard, $2 from, $3 to, $4 ids of PEAK meters (their bins are ms offsets). */
+/** Minutes of past hours become hour rows. $1 shard, $2 from, $3 to */
 const FOLD_ROWS = `
   WITH minutes AS MATERIALIZED (
     SELECT date_bin('1 hour', bucket, 'epoch') AS hour, * FROM rollups_minute WHERE shard = $1 AND bucket >= $2 AND bucket < $3
@@ -14,19 +13,25 @@ const FOLD_ROWS = `
   ), bins AS (
     SELECT hour, meter_id, tenant_id, group_key, array_agg(bin ORDER BY bin) AS bins, array_agg(n ORDER BY bin) AS bin_counts
     FROM (
-      SELECT hour, meter_id, tenant_id, group_key,
-             b.bin + CASE WHEN meter_id = ANY ($4::int[]) THEN (extract(epoch FROM bucket - hour) * 1000)::int ELSE 0 END AS bin,
-             sum(b.n)::bigint AS n
+      SELECT hour, meter_id, tenant_id, group_key, b.bin, sum(b.n)::bigint AS n
       FROM minutes, unnest(bins, bin_counts) AS b(bin, n)
+      WHERE bin_counts IS NOT NULL
       GROUP BY 1, 2, 3, 4, 5
     ) AS merged
     GROUP BY hour, meter_id, tenant_id, group_key
+  ), levels AS (
+    SELECT hour, meter_id, tenant_id, group_key, array_agg(v.level ORDER BY bucket, v.at) AS levels,
+           array_agg(v.at + (extract(epoch FROM bucket - hour) * 1000)::int ORDER BY bucket, v.at) AS offsets
+    FROM minutes AS m, unnest(m.bins, m.levels) AS v(at, level)
+    WHERE m.levels IS NOT NULL
+    GROUP BY hour, meter_id, tenant_id, group_key
   )
-  INSERT INTO rollups_hour (bucket, meter_id, shard, tenant_id, group_key, count, last_at, last_key, sum, min, max, last, bins, bin_counts)
-  SELECT hour, meter_id, $1, tenant_id, group_key, p.count, l.last_at, l.last_key, p.sum, p.min, p.max, l.last, b.bins, b.bin_counts
+  INSERT INTO rollups_hour (bucket, meter_id, shard, tenant_id, group_key, count, last_at, last_key, sum, min, max, last, bins, bin_counts, levels)
+  SELECT hour, meter_id, $1, tenant_id, group_key, p.count, l.last_at, l.last_key, p.sum, p.min, p.max, l.last, coalesce(b.bins, v.offsets), b.bin_counts, v.levels
   FROM plain AS p
   LEFT JOIN latest AS l USING (hour, meter_id, tenant_id, group_key)
-  LEFT JOIN bins AS b USING (hour, meter_id, tenant_id, group_key)`;
+  LEFT JOIN bins AS b USING (hour, meter_id, tenant_id, group_key)
+  LEFT JOIN levels AS v USING (hour, meter_id, tenant_id, group_key)`;
 
 const FOLD_MEMBERS = `
   INSERT INTO members_hour (bucket, batch, meter_id, shard, tenant_id, group_key, members)
@@ -49,9 +54,7 @@ export async function foldHours(
   client: ClientBase,
   shard: number,
   range: { from: Date | '-infinity'; to: Date },
-  meters: readonly Meter[],
 ): Promise<void> {
-  const peaks = meters.filter((meter) => meter.aggregation === 'PEAK').map((meter) => meter.id);
-  await client.query(FOLD_ROWS, [shard, range.from, range.to, peaks]);
+  await client.query(FOLD_ROWS, [shard, range.from, range.to]);
   await client.query(FOLD_MEMBERS, [shard, range.from, range.to]);
 }

@@ -5,7 +5,8 @@ import type { Row } from './row.ts';
 /** Numeric and bigint as text: exact. Plans by index only: the table statistics of a fresh chunk mislead. */
 const LOAD = (table: 'rollups_minute' | 'rollups_hour') => `
   SELECT k.i::int AS i, r.count::text AS count, r.sum::text AS sum, r.min::text AS min, r.max::text AS max, r.last::text AS last,
-         (extract(epoch FROM r.last_at) * 1000)::float8 AS last_at, uuid_send(r.last_key) AS last_key, r.bins, r.bin_counts::float8[] AS bin_counts
+         (extract(epoch FROM r.last_at) * 1000)::float8 AS last_at, uuid_send(r.last_key) AS last_key, r.bins, r.bin_counts::float8[] AS bin_counts,
+         r.levels::text[] AS levels
   FROM unnest($1::int[], $2::uuid[], $3::timestamptz[], $4::uuid[]) WITH ORDINALITY AS k(meter_id, tenant_id, bucket, group_key, i)
   JOIN ${table} AS r USING (meter_id, tenant_id, bucket, group_key)
   WHERE r.shard = $5 AND r.bucket BETWEEN $6 AND $7`;
@@ -21,6 +22,7 @@ interface StoredRow {
   last_key: Buffer | null;
   bins: number[] | null;
   bin_counts: number[] | null;
+  levels: string[] | null;
 }
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, 16).toString('hex');
@@ -72,6 +74,14 @@ function addStored(row: Row, stored: StoredRow): void {
   if (stored.min !== null && stored.max !== null) row.addExtremes(decimalFrom(stored.min), decimalFrom(stored.max));
   if (stored.last !== null && stored.last_at !== null && stored.last_key !== null)
     row.addLast(decimalFrom(stored.last), stored.last_at, stored.last_key, 0);
+  if (stored.bins !== null && stored.levels !== null) {
+    const isGauge = row.series.meter.meter.valueKind === 'gauge';
+    for (const [i, text] of stored.levels.entries()) {
+      const offset = stored.bins[i] as number;
+      if (isGauge) row.addReport(decimalFrom(text), offset);
+      else row.addChange(decimalFrom(text), offset);
+    }
+  }
   if (stored.bins !== null && stored.bin_counts !== null)
     for (let i = 0; i < stored.bins.length; i++) row.addBin(stored.bins[i] as number, stored.bin_counts[i] as number);
 }

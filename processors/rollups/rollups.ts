@@ -20,17 +20,27 @@ export interface KnownTenant {
   id: Uint8Array;
 }
 
+/** A meter and its place among the owner's. */
+interface MeterEntry {
+  meter: CompiledMeter;
+  index: number;
+}
+
 /**
  * The rollup rows that a partition's owner keeps in memory. `observe` adds an event to every meter that counts it;
  * the rows it touches are then loaded where cold, and written as absolute values.
  */
 export class Rollups {
   readonly #meters: readonly CompiledMeter[];
+  /** some meter counts one tenant only */
+  readonly #scoped: boolean;
   readonly #keyWidth: number;
   #interner = new Interner();
   #table: SeriesTable;
   /** compiled meters by interned event type */
-  #byType: (readonly { meter: CompiledMeter; index: number }[] | undefined)[] = [];
+  #byType: (readonly MeterEntry[] | undefined)[] = [];
+  /** the same by tenant, where that matters */
+  #byTenant: (readonly MeterEntry[] | undefined)[][] = [];
   #key: Int32Array;
   #dimensionIds: Int32Array;
   readonly #measure = new Decimal();
@@ -48,6 +58,7 @@ export class Rollups {
 
   constructor(meters: readonly Meter[], names: AttributeNames, state: { watermark: number; foldedUntil: number }) {
     this.#meters = meters.map((meter) => compileMeter(meter, names));
+    this.#scoped = this.#meters.some((meter) => meter.tenantId !== null);
     this.#keyWidth = 2 + Math.max(0, ...meters.map((meter) => meter.groupBy.length));
     this.#key = new Int32Array(this.#keyWidth);
     this.#table = new SeriesTable(this.#keyWidth);
@@ -59,13 +70,13 @@ export class Rollups {
   /** Adds one event to the rows of batch number `batch`. */
   observe(event: EventView, tenant: KnownTenant, keys: Uint8Array, keyAt: number, batch: number): void {
     const typeId = this.#interner.idOf(event.bytes, event.typeStart, event.typeEnd);
-    const meters = this.#byType[typeId] ?? this.#metersOf(typeId);
+    const meters = this.#metersOf(typeId, tenant);
     const minute = Math.floor(event.timestamp / MINUTE) * MINUTE;
     const folded = minute < this.foldedUntil;
     this.#dimensionIds.fill(NOT_LOOKED_UP);
     for (let m = 0; m < meters.length; m++) {
       const entry = meters[m];
-      if (entry === undefined || !entry.meter.counts(event) || !this.#hasValue(event, entry.meter)) continue;
+      if (entry === undefined || !this.#counts(event, entry.meter)) continue;
       const series = this.#seriesOf(event, tenant, entry.meter, entry.index);
       let row = series.last;
       if (row === undefined || row.bucket !== minute) {
@@ -84,24 +95,35 @@ export class Rollups {
     if (minute > this.#latestMinute) this.#latestMinute = minute;
   }
 
-  #metersOf(typeId: number): readonly { meter: CompiledMeter; index: number }[] {
-    const type = this.#interner.text(typeId);
-    const found = this.#meters
-      .map((meter, index) => ({ meter, index }))
-      .filter(({ meter }) => meter.meter.eventType === '*' || meter.meter.eventType === type);
-    this.#byType[typeId] = found;
+  #metersOf(typeId: number, tenant: KnownTenant): readonly MeterEntry[] {
+    if (!this.#scoped) return this.#byType[typeId] ?? this.#find(typeId, null);
+    const byType = this.#byTenant[tenant.index] ?? [];
+    this.#byTenant[tenant.index] = byType;
+    const known = byType[typeId];
+    if (known !== undefined) return known;
+    const found = this.#find(typeId, tenant.id);
+    byType[typeId] = found;
     return found;
   }
 
-  /** Whether the event has the value that the meter needs; leaves a number in `#measure`. */
-  #hasValue(event: EventView, meter: CompiledMeter): boolean {
-    if (meter.valueField === 'user_id') return event.userStart >= 0 && event.userEnd > event.userStart;
-    if (meter.valueField === 'request_id') return event.requestStart >= 0 && event.requestEnd > event.requestStart;
+  #find(typeId: number, tenantId: Uint8Array | null): readonly MeterEntry[] {
+    const type = this.#interner.text(typeId);
+    const found = this.#meters
+      .map((meter, index) => ({ meter, index }))
+      .filter(({ meter }) => meter.meter.eventType === '*' || meter.meter.eventType === type)
+      .filter(
+        ({ meter }) => meter.tenantId === null || (tenantId !== null && Buffer.compare(meter.tenantId, tenantId) === 0),
+      );
+    if (tenantId === null) this.#byType[typeId] = found;
+    return found;
+  }
+
+  /** Whether the meter counts the event; leaves the number that it needs in `#measure`. */
+  #counts(event: EventView, meter: CompiledMeter): boolean {
+    if (event.timestamp < meter.eventFrom || !meter.counts(event)) return false;
     if (meter.valueSlot < 0) return true;
     if (meter.meter.aggregation === 'UNIQUE_COUNT') return event.kinds[meter.valueSlot] !== ABSENT;
-    if (!readMeasure(event, meter.valueSlot, this.#measure)) return false;
-    // Steps are counted in whole units.
-    return meter.meter.aggregation !== 'PEAK' || (this.#measure.scale === 0 && this.#measure.big === null);
+    return readMeasure(event, meter.valueSlot, this.#measure);
   }
 
   #seriesOf(event: EventView, tenant: KnownTenant, meter: CompiledMeter, index: number): Series {
@@ -175,24 +197,23 @@ export class Rollups {
         row.addBin(binOf(value.toNumber()), 1);
         return;
       case 'PEAK':
-        row.addSum(value);
-        row.addBin(event.timestamp - bucket, value.unscaled);
+      case 'TIME_WEIGHTED_AVG':
+        if (meter.meter.valueKind === 'gauge') {
+          row.addExtremes(value, value);
+          row.addReport(value, event.timestamp - bucket);
+        } else {
+          row.addSum(value);
+          row.addChange(value, event.timestamp - bucket);
+        }
         return;
       case 'UNIQUE_COUNT': {
-        const member = this.#member(event, meter);
+        const member = this.#dimension(event, meter.valueSlot);
         if (row.members === null) row.members = new Set();
         if (row.members.has(member)) return;
         row.members.add(member);
         row.fresh.push(member);
       }
     }
-  }
-
-  #member(event: EventView, meter: CompiledMeter): number {
-    if (meter.valueField === 'user_id') return this.#interner.idOf(event.bytes, event.userStart, event.userEnd);
-    if (meter.valueField === 'request_id')
-      return this.#interner.idOf(event.bytes, event.requestStart, event.requestEnd);
-    return this.#dimension(event, meter.valueSlot);
   }
 
   memberText(id: number): string {
@@ -205,6 +226,11 @@ export class Rollups {
     this.newSeries = [];
   }
 
+  /** Minutes that begin after this have no rows yet (Unix ms). */
+  get watermark(): number {
+    return Math.max(this.newAfter, this.#latestMinute);
+  }
+
   /** How much is in memory, in rows: distinct values count a sixteenth of a row. */
   get weight(): number {
     return this.rowCount + this.#interner.size / 16;
@@ -215,8 +241,9 @@ export class Rollups {
     this.#table = new SeriesTable(this.#keyWidth);
     this.#interner = new Interner();
     this.#byType = [];
+    this.#byTenant = [];
     this.rowCount = 0;
-    this.newAfter = Math.max(this.newAfter, this.#latestMinute);
+    this.newAfter = this.watermark;
     this.endBatch();
   }
 }

@@ -1,6 +1,7 @@
 import { compareDecimals, type Decimal, ExactSum } from '../../metering/index.ts';
 import { Bins } from './bins.ts';
 import type { CompiledMeter } from './compile.ts';
+import { Levels } from './levels.ts';
 
 /** One meter, tenant and group: what rows of all its windows have in common. */
 export class Series {
@@ -50,6 +51,7 @@ export class Row {
   lastAt = Number.NEGATIVE_INFINITY;
   lastKey: Uint8Array | null = null;
   bins: Bins | null = null;
+  levels: Levels | null = null;
   /** UNIQUE_COUNT: interned values written already, or about to be */
   members: Set<number> | null = null;
   /** of these, the ones that this batch saw first */
@@ -86,6 +88,23 @@ export class Row {
     this.lastKey = keys.slice(keyAt, keyAt + 16);
     if (this.last === null) this.last = new ExactSum();
     this.last.set(value);
+  }
+
+  /** A report of a gauge: of those of one millisecond the highest counts. */
+  addReport(level: Decimal | ExactSum, offset: number): void {
+    if (this.levels === null) this.levels = new Levels();
+    this.levels.addReport(offset, level);
+    const at = this.bucket + offset;
+    if (at < this.lastAt || (at === this.lastAt && this.last !== null && compareDecimals(level, this.last) <= 0))
+      return;
+    this.lastAt = at;
+    if (this.last === null) this.last = new ExactSum();
+    this.last.set(level);
+  }
+
+  addChange(change: Decimal | ExactSum, offset: number): void {
+    if (this.levels === null) this.levels = new Levels();
+    this.levels.addChange(offset, change);
   }
 
   addBin(bin: number, count: number): void {

@@ -5,8 +5,8 @@ import type { Rollups } from './rollups.ts';
 import type { Row, Series } from './row.ts';
 
 const COLUMNS =
-  'bucket, meter_id, shard, tenant_id, group_key, count, last_at, last_key, sum, min, max, last, bins, bin_counts';
-const COLUMN_COUNT = 14;
+  'bucket, meter_id, shard, tenant_id, group_key, count, last_at, last_key, sum, min, max, last, bins, bin_counts, levels';
+const COLUMN_COUNT = 15;
 const KEY = 'meter_id, tenant_id, bucket, group_key, shard';
 const MEMBER_COLUMNS = 'bucket, batch, meter_id, shard, tenant_id, group_key, members';
 
@@ -14,7 +14,8 @@ const UPSERT = (table: string, staged: string) => `
   INSERT INTO ${table} (${COLUMNS}) SELECT ${COLUMNS} FROM ${staged}
   ON CONFLICT (${KEY}) DO UPDATE SET
     count = excluded.count, last_at = excluded.last_at, last_key = excluded.last_key, sum = excluded.sum, min = excluded.min,
-    max = excluded.max, last = excluded.last, bins = excluded.bins, bin_counts = excluded.bin_counts`;
+    max = excluded.max, last = excluded.last, bins = excluded.bins, bin_counts = excluded.bin_counts,
+    levels = excluded.levels`;
 
 /** Session tables for rows that exist already; emptied at each commit. */
 export const CREATE_STAGING = `
@@ -106,17 +107,20 @@ function writeRow(copy: BinaryCopy, row: Row, shard: number): void {
   copy.uuid(row.series.tenantId, 0);
   copy.uuid(row.series.groupKey, 0);
   copy.int8(row.count);
-  if (row.lastKey === null) {
-    copy.null();
-    copy.null();
-  } else {
-    copy.timestamptz(row.lastAt);
-    copy.uuid(row.lastKey, 0);
-  }
+  if (row.last === null) copy.null();
+  else copy.timestamptz(row.lastAt);
+  if (row.lastKey === null) copy.null();
+  else copy.uuid(row.lastKey, 0);
   optionalNumeric(copy, row.sum);
   optionalNumeric(copy, row.min);
   optionalNumeric(copy, row.max);
   optionalNumeric(copy, row.last);
+  if (row.levels !== null) {
+    copy.int4Array(row.levels.offsets, row.levels.length);
+    copy.null();
+    copy.numericArray(row.levels.values, row.levels.length);
+    return;
+  }
   if (row.bins === null) {
     copy.null();
     copy.null();
@@ -124,6 +128,7 @@ function writeRow(copy: BinaryCopy, row: Row, shard: number): void {
     copy.int4Array(row.bins.keys, row.bins.length);
     copy.int8Array(row.bins.counts, row.bins.length);
   }
+  copy.null();
 }
 
 function optionalNumeric(copy: BinaryCopy, value: ExactSum | null): void {

@@ -1,27 +1,8 @@
-import type { Aggregation, Meter } from '../../schemas/index.ts';
+import { type Aggregation, isLevel, type Meter } from '../../schemas/index.ts';
+import { levelStatement } from './level-sql.ts';
+import type { RollupQuery, Statement } from './statement.ts';
 
-/** What a meter query asks of the database. Times are Unix ms. */
-export interface RollupQuery {
-  meter: Meter;
-  /** null: all tenants */
-  tenantIds: readonly string[] | null;
-  /** `from`, window starts, `to` */
-  boundaries: readonly number[];
-  /** hours that a boundary cuts: read from minutes */
-  splitHours: readonly number[];
-  /** only minutes answer it */
-  minutesOnly: boolean;
-  bySubject: boolean;
-  /** attributes of the meter's groupBy */
-  groupBy: readonly string[];
-  /** by attribute: any of these values */
-  filters: ReadonlyMap<string, readonly string[]>;
-}
-
-export interface Statement {
-  text: string;
-  values: unknown[];
-}
+export type { RollupQuery, Statement } from './statement.ts';
 
 const ROWS =
   'r.tenant_id, r.group_key, r.bucket, r.count, r.sum, r.min, r.max, r.last, r.last_at, r.last_key, r.bins, r.bin_counts';
@@ -33,17 +14,16 @@ const MEMBERS = 'r.tenant_id, r.group_key, r.bucket, r.members';
  */
 export function rollupStatement(query: RollupQuery): Statement {
   const { meter, boundaries } = query;
+  if (isLevel(meter.aggregation)) return levelStatement(query, (name) => position(meter, name));
   const values: unknown[] = [];
   const bind = (value: unknown, type: string) => `$${values.push(value)}::${type}`;
   const distinct = meter.aggregation === 'UNIQUE_COUNT';
   const [minutes, hours, columns] = distinct
     ? ['members_minute', 'members_hour', MEMBERS]
     : ['rollups_minute', 'rollups_hour', ROWS];
-  const single = boundaries.length === 2 && meter.aggregation !== 'PEAK';
+  const single = boundaries.length === 2;
   const times = single ? '' : bind(boundaries.map(iso), 'timestamptz[]');
-  // A running sum begins with everything before the range.
-  const from =
-    meter.aggregation === 'PEAK' ? `'1970-01-01Z'::timestamptz` : bind(iso(boundaries[0] ?? 0), 'timestamptz');
+  const from = bind(iso(boundaries[0] ?? 0), 'timestamptz');
   const to = bind(iso(boundaries.at(-1) ?? 0), 'timestamptz');
   // Bound only where it is used: PostgreSQL must know the type of every parameter.
   const split = query.minutesOnly ? '' : bind(query.splitHours.map(iso), 'timestamptz[]');
@@ -116,7 +96,6 @@ const SHAPES: Partial<Record<Aggregation, Shape>> & { COUNT: Shape } = {
   AVG: TOTALS,
   PERCENTILE: BINS,
   LATEST: AS_THEY_ARE,
-  PEAK: AS_THEY_ARE,
   UNIQUE_COUNT: AS_THEY_ARE,
 };
 
@@ -136,11 +115,6 @@ function aggregate(aggregation: Aggregation, keys: string): string {
   switch (aggregation) {
     case 'UNIQUE_COUNT':
       return `SELECT ${keys}, count(DISTINCT m.member)::text AS value FROM named, unnest(members) AS m(member) GROUP BY ${keys} ORDER BY ${keys}`;
-    case 'PEAK':
-      return `SELECT ${keys}, array_agg(at ORDER BY at) AS bins, array_agg(n ORDER BY at) AS counts FROM (
-          SELECT ${keys}, CASE WHEN w = 0 THEN 0 ELSE (extract(epoch FROM bucket) * 1000)::float8 + b.bin END AS at, sum(b.n)::float8 AS n
-          FROM named, unnest(bins, bin_counts) AS b(bin, n) GROUP BY ${keys}, at
-        ) AS steps GROUP BY ${keys} ORDER BY ${keys}`;
     default:
       return `SELECT ${keys}, array_agg(bin ORDER BY bin) AS bins, array_agg(n ORDER BY bin) AS counts FROM (
           SELECT ${keys}, bin, sum(n)::float8 AS n FROM named GROUP BY ${keys}, bin

@@ -69,10 +69,7 @@ export async function runMeterQuery(pool: Pool, query: MeterQuery): Promise<Mete
     minutesOnly: query.windowSize === 'MINUTE' || split.length >= hoursInRange,
   });
   const { rows: cells } = await pool.query<Cell>(text, values);
-  const rows =
-    query.meter.aggregation === 'PEAK'
-      ? peaks(cells, query, boundaries)
-      : cells.map((cell) => toRow(cell, query, boundaries));
+  const rows = cells.map((cell) => toRow(cell, query, boundaries));
   return { from, to, rows: query.fillEmpty ? filled(rows, query, boundaries) : rows };
 }
 
@@ -109,30 +106,14 @@ function toRow(cell: Cell, query: MeterQuery, boundaries: readonly number[]): Me
     };
   }
   const value = cell.value ?? '0';
-  return { ...place, value: query.meter.aggregation === 'AVG' ? significant(value, 20) : value };
+  return { ...place, value: isAverage(query.meter) ? significant(value, 20) : value };
 }
+
+const isAverage = ({ aggregation }: Meter) => aggregation === 'AVG' || aggregation === 'TIME_WEIGHTED_AVG';
 
 /** A sketch's value is good to 1 %: six digits say more than it knows. */
 const rounded = (value: number): number => Number(value.toPrecision(6));
 const plain = (value: number): string => String(rounded(value));
-
-/** The highest running sum in each window, what was carried into it counted. */
-function peaks(cells: readonly Cell[], query: MeterQuery, boundaries: readonly number[]): MeterRow[] {
-  const running = new Map<string, number>();
-  const rows: MeterRow[] = [];
-  for (const cell of cells) {
-    const key = JSON.stringify([cell.subject, query.groupBy.map((_, i) => cell[`g${i}`])]);
-    let sum = running.get(key) ?? 0;
-    let peak = sum;
-    for (const step of cell.counts ?? []) {
-      sum += step;
-      if (sum > peak) peak = sum;
-    }
-    running.set(key, sum);
-    if (cell.w > 0) rows.push({ ...placeOf(cell, query, boundaries, cell.w), value: String(peak) });
-  }
-  return rows;
-}
 
 /** Every group that appears at all gets every window. */
 function filled(rows: readonly MeterRow[], query: MeterQuery, boundaries: readonly number[]): MeterRow[] {

@@ -240,6 +240,18 @@ export class BinaryCopy {
     this.#at = end;
   }
 
+  /** numeric[]: element type OID 1700. */
+  numericArray(values: readonly NumericValue[], length: number): void {
+    this.#reserve(24);
+    const lengthAt = this.#at;
+    this.#arrayHead(1700, length, 0);
+    for (let i = 0; i < length; i++) this.numeric(values[i] as NumericValue);
+    const end = this.#at;
+    this.#at = lengthAt;
+    this.#int32(end - lengthAt - 4);
+    this.#at = end;
+  }
+
   #arrayHead(elementType: number, length: number, elementBytes: number): void {
     this.#reserve(24 + length * elementBytes);
     if (length === 0) {

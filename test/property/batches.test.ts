@@ -156,7 +156,7 @@ async function compare(events: readonly PlainEvent[]): Promise<void> {
   ] as const) {
     const { rows } = await pool.query<{ cell: string; count: string; sum: string | null; bins: string | null }>(
       `SELECT concat_ws('|', r.meter_id, t.customer_id, extract(epoch FROM r.bucket)::bigint, g.values::text) AS cell, r.count::text AS count,
-         trim_scale(r.sum)::text AS sum, (SELECT string_agg(b || ':' || n, ',' ORDER BY b) FROM unnest(r.bins, r.bin_counts) AS u(b, n)) AS bins
+         trim_scale(r.sum)::text AS sum, (SELECT string_agg(b || ':' || n, ',' ORDER BY b) FROM unnest(r.bins, coalesce(r.bin_counts::numeric[], r.levels)) AS u(b, n)) AS bins
        FROM ${table} AS r JOIN tenants AS t ON t.id = r.tenant_id JOIN rollup_groups AS g USING (group_key) JOIN log_offsets AS o USING (shard)`,
     );
     const { rows: offsets } = await pool.query<{ customer_id: string; folded: number }>(

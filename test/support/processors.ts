@@ -37,6 +37,7 @@ export const TEST_SETTINGS: ProcessorSettings = {
   dedupeSealKeys: 1_000,
   windowMs: 35 * 86_400_000,
   unknownTenants: 'create',
+  meterRefreshMs: 20,
 };
 
 export const startProcessors = (pool: Pool, log: EventLog, more: Partial<ProcessorDeps> = {}) =>
@@ -46,7 +47,7 @@ export const startProcessors = (pool: Pool, log: EventLog, more: Partial<Process
     log,
     directory: openTenantDirectory(pool),
     meters: BUILTIN_METERS,
-    logger: pino({ level: 'silent' }),
+    logger: pino({ level: process.env.TEST_LOG ?? 'silent' }),
     now: Date.now,
     settings: TEST_SETTINGS,
     ...more,
