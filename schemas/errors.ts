@@ -119,6 +119,8 @@ export const ERRORS = {
   meter_builtin: kind(409, false, 'Built-in meter', 'Built-in meters can not be changed or deleted: create your own.'),
 
   // Tenants, migrations, pools
+  pool_timeout: kind(503, true, 'No connection came free', 'All connections of this tenant are in use: try again.'),
+  pool_queue_full: kind(503, true, 'Too many wait for a connection', 'Slow down, then send the same request again.'),
 
   // Billing
   invalid_charge: kind(400, false, 'Invalid charge', 'The detail names the place; docs/billing.md has every field.'),

@@ -139,6 +139,24 @@ const TABLE = {
   ),
 
   // Tenants, migrations, pools
+  TENANT_CONNECTIONS: integer(
+    500,
+    2,
+    100_000,
+    'Connections of the database that Tidemark may count on; never more than the server has',
+  ),
+  TENANT_CONNECTIONS_ADMIN: integer(20, 0, 10_000, 'Of them kept for administration; the rest is for pools of tenants'),
+  TENANT_POOL_HOT: integer(5, 1, 1_000, 'Most connections of a tenant that is used much'),
+  TENANT_POOL_WARM: integer(2, 1, 1_000, 'The same for one that is used now and then, and for new ones'),
+  TENANT_POOL_COLD: integer(1, 1, 1_000, 'The same for all others'),
+  TENANT_POOL_WAIT_MS: integer(5_000, 1, 600_000, 'Longest wait for a connection (pool_timeout)'),
+  TENANT_POOL_QUEUE: integer(1_000, 1, 1_000_000, 'Most requests of one tenant that wait (pool_queue_full)'),
+  TENANT_POOL_IDLE_MS: integer(60_000, 100, 86_400_000, 'A connection unused for so long is closed'),
+  TENANT_POOL_ALERT_PERCENT: integer(80, 1, 100, 'Share of the connections in use from which it is said'),
+  TENANT_REPLICA_URL: {
+    ...secret('Read replica of the database, for reads of tenants that are used much'),
+    parse: parseDatabaseUrl,
+  },
 
   // Billing
 

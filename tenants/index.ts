@@ -1,5 +1,6 @@
-export { prepareDatabase, type Prepared } from './isolation/prepare-database.ts';
+export { type Prepared, prepareDatabase } from './isolation/prepare-database.ts';
 export { createKey, type KeyRecord, listKeys, revokeKey } from './keys.ts';
+export * from './pools/index.ts';
 export { loginRoleOf, ownerRoleOf, schemaOf, tenantIdOf } from './schema/names.ts';
 export { SHARED_VIEWS, type SharedView } from './schema/shared-views.ts';
 export {
