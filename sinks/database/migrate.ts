@@ -65,7 +65,7 @@ async function createHistory(pool: pg.Pool): Promise<void> {
     } catch (error) {
       // IF NOT EXISTS is not safe against another process at the same moment (unique violations in the catalogue).
       const code = error instanceof Error && 'code' in error ? error.code : '';
-      if (attempt === 10 || (code !== '23505' && code !== '42P06' && code !== '42P07')) throw error;
+      if (attempt === 10 || !/^(23505|42P06|42P07|42710)$/.test(String(code))) throw error;
     }
 }
 
