@@ -136,11 +136,12 @@ export const ERRORS = {
     'A later statement adjusts it',
     'Void the later statement first: its adjustments refer to this one.',
   ),
+  meter_incomplete: kind(409, true, 'The meter does not know the past yet', 'Its backfill runs: try again later.'),
   unbillable_meter: kind(
     400,
     false,
     'Meter without an exact total',
-    'Percentiles are estimates: bill a COUNT, SUM, MIN, MAX, LATEST, PEAK or UNIQUE_COUNT.',
+    'Percentiles are estimates, averages do not add up: bill a COUNT, SUM, MIN, MAX, LATEST or UNIQUE_COUNT.',
   ),
 
   // Archive and jobs

@@ -4,13 +4,16 @@ import { minorUnitOf } from './currencies.ts';
 import { Exact, type Fraction, prorate, show, ZERO } from './decimals.ts';
 import { type Priced, priceOf } from './models.ts';
 
+/** Values of a charge's group_by. */
+export type Group = Readonly<Record<string, string | null>>;
+
 /** What a meter counted for a charge in a period. */
 export interface Usage {
   quantity: Exact;
   /** how many events; for a percentage's fixed fee */
   events: Exact;
   /** values of the charge's group_by */
-  group?: Readonly<Record<string, string | null>>;
+  group?: Group;
 }
 
 /** One line of a bill. Every number is a decimal string; `amount` has the currency's decimals, the others are exact. */
@@ -19,7 +22,7 @@ export type Line = {
   name?: string;
   meter: string | null;
   model: Model;
-  group?: Readonly<Record<string, string | null>>;
+  group?: Group;
   /** as metered */
   quantity: string;
   events?: string;
@@ -55,8 +58,10 @@ export function rateCharge(charge: CheckedCharge, usage: Usage, decimals: number
   const part = fraction === undefined || fraction.seconds === fraction.of ? undefined : fraction;
   const isFlat = charge.model.model === 'flat';
   const allowance = charge.included === undefined ? ZERO : prorate(charge.included, part);
-  const included = Exact.min(allowance, usage.quantity);
-  const billable = isFlat ? usage.quantity : usage.quantity.minus(included);
+  // A meter's sum may be negative (refunds): it is shown as it is, and costs what zero does.
+  const counted = Exact.max(ZERO, usage.quantity);
+  const included = Exact.min(allowance, counted);
+  const billable = isFlat ? counted : counted.minus(included);
   const priced = priceOf(charge.model, billable, usage.events);
   const steps: Step[] = [{ rule: 'model', amount: show(priced.amount, SHOWN) }];
   let amount = priced.amount;

@@ -6,5 +6,6 @@ export { NativeEngine } from './engines/native/native-engine.ts';
 export type * from './engines/port.ts';
 export * from './key-store.ts';
 export * from './meter-catalogue.ts';
+export * from './meter-usage.ts';
 export * from './migrate.ts';
 export * from './tenant-directory.ts';

@@ -1,0 +1,64 @@
+import type { Pool } from 'pg';
+import { withTransaction } from '../../sinks/index.ts';
+import { burn, loadGrants } from '../credits/credits.ts';
+import { minorUnitOf } from '../rating/index.ts';
+import { periodAt } from '../subscriptions/periods.ts';
+import { rulesOf, type Subscription } from '../subscriptions/subscriptions.ts';
+import type { Need } from '../usage/usage.ts';
+import { readRollups } from '../usage/usage.ts';
+import { assembleLines, type Head, headOf, iso } from './assemble.ts';
+import { type BillingPorts, readPositions } from './close.ts';
+import { billedPeriod, type StatementLine } from './lines.ts';
+
+export interface Draft {
+  head: Head;
+  lines: StatementLine[];
+}
+
+/**
+ * Running statements as of now: what the close would write, for the first open period (or the one that holds `at`).
+ * Nothing is stored.
+ */
+export async function draftStatements(
+  deps: BillingPorts & { pool: Pool; now(): number; adjustWithinMs: number },
+  subscriptions: readonly Subscription[],
+  at?: number,
+): Promise<Draft[]> {
+  const now = deps.now();
+  const billed = subscriptions.flatMap((subscription) => {
+    const rules = rulesOf(subscription);
+    const period = periodAt(rules, at ?? subscription.closedUntil, subscription.closedUntil);
+    return period === undefined || period.from > Math.max(now, at ?? now) ? [] : [billedPeriod(subscription, period)];
+  });
+  if (billed.length === 0) return [];
+  return withTransaction(deps.pool, async (client) => {
+    await client.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY');
+    const positions = await readPositions(client);
+    const since = now - deps.adjustWithinMs;
+    const source = (needs: readonly Need[]) => readRollups(client, deps, needs);
+    const lines = await assembleLines(client, source, billed, { before: Number.MAX_SAFE_INTEGER, since });
+    const grants = await loadGrants(client, [...new Set(billed.map((one) => one.subscription.tenantId))]);
+    return billed.map((one) => {
+      const own = lines.get(one) ?? [];
+      const facts = {
+        number: null,
+        revision: 0,
+        replaces: null,
+        reason: null,
+        positions,
+        adjusted_since: iso(since),
+        closed_at: iso(now),
+      };
+      const head = headOf(one, own, facts, (total, currency) =>
+        burn(grants, {
+          tenantId: one.subscription.tenantId,
+          currency,
+          total,
+          periodFrom: one.period.from,
+          decimals: minorUnitOf(currency),
+        }),
+      );
+      return { head, lines: own };
+    });
+  });
+}
