@@ -2,6 +2,8 @@ export * from './credits/credits.ts';
 export * from './jobs.ts';
 export * from './plans/plans.ts';
 export * from './rating/index.ts';
+export * from './reports/csv.ts';
+export * from './reports/page.ts';
 export * from './statements/assemble.ts';
 export * from './statements/canonical.ts';
 export * from './statements/close.ts';

@@ -5,11 +5,11 @@ import { type CloseDeps, closePeriods } from './statements/close.ts';
 
 export const CLOSE_JOB = 'close_statements';
 
-/** Closes what has ended, every five minutes. @param graceMs how long after its end a period stays open for late events */
+/** Closes what has ended, every minute. @param graceMs how long after its end a period stays open for late events */
 export function closeJob(deps: CloseDeps, graceMs: number): Job {
   return {
     name: CLOSE_JOB,
-    schedule: '*/5 * * * *',
+    schedule: '* * * * *',
     params: Type.Object({
       ended_before: Type.Optional(Type.String({ description: 'ISO 8601; default: now less the grace time' })),
     }),

@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { TidemarkError } from '../schemas/index.ts';
+import { planCommands, statementCommands } from './billing-commands.ts';
 import { demoCommand } from './demo/index.ts';
 import { importCommand } from './import/index.ts';
 import { startCommand } from './start.ts';
@@ -10,6 +11,8 @@ const program = new Command('tidemark').description(
 startCommand(program);
 importCommand(program);
 demoCommand(program);
+planCommands(program);
+statementCommands(program);
 
 try {
   await program.parseAsync();

@@ -14,6 +14,7 @@ import {
   openTenantDirectory,
   startEmbeddedPostgres,
 } from '../sinks/index.ts';
+import { createBilling } from './billing.ts';
 import { adminKeyOf, openDataFolder } from './data-folder.ts';
 import { healthRoutes } from './health.ts';
 import { createHttp } from './http.ts';
@@ -91,9 +92,18 @@ export async function startServer(
           spread: settings.SPREAD_TENANTS,
         },
       });
-    const jobs = runJobs([], { pool, settings, logger, disposers });
+    const billing = createBilling({ pool, catalogue, settings });
+    const jobs = runJobs([...billing.jobs], { pool, settings, logger, disposers });
     if (settings.ROLES.has('query'))
-      await app.register(queryRoutes, { pool, log, directory, catalogue, jobs, now: Date.now });
+      await app.register(queryRoutes, {
+        pool,
+        log,
+        directory,
+        catalogue,
+        jobs,
+        billing: billing.options,
+        now: Date.now,
+      });
     const address = await listen(app, settings);
     disposers.push(() => app.close());
     return { address, adminKey: admin.key, close };

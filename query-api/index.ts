@@ -5,9 +5,13 @@ import { jobRoutes } from './routes/jobs.ts';
 import { meterDefinitionRoutes } from './routes/meter-definitions.ts';
 import { meterRoutes } from './routes/meters.ts';
 import { operationRoutes } from './routes/operations.ts';
+import { planRoutes } from './routes/plans.ts';
 import { ratingRoutes } from './routes/rating.ts';
+import { statementRoutes } from './routes/statements.ts';
+import { subscriptionRoutes } from './routes/subscriptions.ts';
 import { tenantRoutes } from './routes/tenants.ts';
 
+export type { BillingOptions } from './billing-options.ts';
 export type { QueryOptions } from './options.ts';
 
 /** Every route of reading and administration. */
@@ -19,4 +23,7 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(jobRoutes, options);
   await app.register(tenantRoutes, options);
   await app.register(ratingRoutes);
+  await app.register(planRoutes, options);
+  await app.register(subscriptionRoutes, options);
+  await app.register(statementRoutes, options);
 };

@@ -1,6 +1,7 @@
 import type { Pool } from 'pg';
 import type { JobQueue, MeterCatalogue, TenantDirectory } from '../schemas/index.ts';
 import type { EventLog } from '../sinks/index.ts';
+import type { BillingOptions } from './billing-options.ts';
 
 /** What the reading routes need. */
 export interface QueryOptions {
@@ -9,6 +10,7 @@ export interface QueryOptions {
   directory: TenantDirectory;
   catalogue: MeterCatalogue;
   jobs: JobQueue;
+  billing: BillingOptions;
   /** Unix ms */
   now(): number;
 }

@@ -159,6 +159,13 @@ const TABLE = {
   },
 
   // Billing
+  BILLING_GRACE_HOURS: integer(24, 0, 8_760, 'Hours that a billing period stays open after its end, for late events'),
+  BILLING_ADJUST_DAYS: integer(
+    45,
+    0,
+    800,
+    'Statements whose periods ended within so many days are brought up to date by the next one',
+  ),
 
   // Archive and jobs
   S3_BUCKET: optional('Bucket of archives and backups; unset: the folder objects/ in TIDEMARK_DATA', parseBucket),

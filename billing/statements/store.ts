@@ -51,12 +51,19 @@ export async function findStatement(database: Queryable, serial: number): Promis
 /** Newest first. @param page.before serial; only older ones */
 export async function listStatements(
   database: Queryable,
-  page: { tenantIds: readonly string[] | null; subscription: string | null; before: number | null; limit: number },
+  page: {
+    tenantIds: readonly string[] | null;
+    subscription: string | null;
+    status: 'closed' | 'void' | null;
+    before: number | null;
+    limit: number;
+  },
 ): Promise<StoredStatement[]> {
   const { rows } = await database.query<Row>(
     `${SELECT} WHERE ($1::uuid[] IS NULL OR s.tenant_id = ANY ($1)) AND ($2::uuid IS NULL OR s.subscription_id = $2)
-       AND ($3::bigint IS NULL OR s.number < $3) ORDER BY s.number DESC LIMIT $4`,
-    [page.tenantIds, page.subscription, page.before, page.limit],
+       AND ($3::bigint IS NULL OR s.number < $3) AND ($5::text IS NULL OR (v.number IS NULL) = ($5 = 'closed'))
+     ORDER BY s.number DESC LIMIT $4`,
+    [page.tenantIds, page.subscription, page.before, page.limit, page.status],
   );
   return rows.map(toStored);
 }

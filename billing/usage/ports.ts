@@ -1,13 +1,8 @@
-import type { QueryResult, QueryResultRow } from 'pg';
 import type { Meter } from '../../schemas/index.ts';
-import type { MeterUsageQuery, MeterUsageRow } from '../../sinks/index.ts';
+import type { MeterUsageQuery, MeterUsageRow, Queryable } from '../../sinks/index.ts';
 
+export type { Queryable } from '../../sinks/index.ts';
 export type UsageRow = MeterUsageRow;
-
-/** A pool, or one client in its transaction. */
-export interface Queryable {
-  query<R extends QueryResultRow>(text: string, values?: unknown[]): Promise<QueryResult<R>>;
-}
 
 /** Finds a meter by slug, as a tenant sees it. */
 export type FindMeter = (slug: string, tenantId: string | null) => Promise<Meter | undefined>;

@@ -3,7 +3,7 @@
  * optimisation. A replay compares the two.
  */
 import { type Meter, type MeterFilter, propertyOf, TidemarkError } from '../../schemas/index.ts';
-import { Exact, readDecimal, show, ZERO } from '../rating/index.ts';
+import { type Exact, readDecimal, show, ZERO } from '../rating/index.ts';
 import type { FindMeter, Position, RawEvent, ReadRawEvents, UsageRow } from './ports.ts';
 import { type Need, questionOf, type Usages } from './usage.ts';
 

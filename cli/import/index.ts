@@ -1,7 +1,8 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { readSettings, TidemarkError } from '../../schemas/index.ts';
+import { storedKey } from '../api-client.ts';
 import { definedOf } from '../start.ts';
 import { type ImportState, importFile } from './import-file.ts';
 import { FORMATS, type Format } from './readers.ts';
@@ -63,13 +64,6 @@ export function importCommand(program: Command): void {
       process.stdout.write(`${summary(state)}\n`);
       if (state.rejected > 0) process.exitCode = 1;
     });
-}
-
-function storedKey(folder: string): string {
-  const file = join(folder, 'admin.key');
-  if (!existsSync(file))
-    throw new TidemarkError('invalid_setting', `no key: give --key or TIDEMARK_ADMIN_KEY (there is no ${file})`);
-  return readFileSync(file, 'utf8').trim();
 }
 
 /** The file's name without endings. */

@@ -8,4 +8,5 @@ export * from './key-store.ts';
 export * from './meter-catalogue.ts';
 export * from './meter-usage.ts';
 export * from './migrate.ts';
+export type * from './queryable.ts';
 export * from './tenant-directory.ts';

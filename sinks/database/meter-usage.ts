@@ -1,5 +1,5 @@
-import type pg from 'pg';
 import type { Aggregation, Meter } from '../../schemas/index.ts';
+import type { Queryable } from './queryable.ts';
 
 /** What of a meter is read, for many tenants at once. Times are Unix ms at whole minutes, `from` < `to`. */
 export interface MeterUsageQuery {
@@ -40,10 +40,7 @@ const CELLS = 'r.tenant_id, r.group_key, r.count, r.sum, r.min, r.max, r.last, r
  * Values of one meter over one range, by tenant and group, in the caller's snapshot: whole folded hours from hour rows,
  * the edges and what is not folded yet from minute rows.
  */
-export async function readMeterUsage(
-  database: Pick<pg.ClientBase, 'query'>,
-  query: MeterUsageQuery,
-): Promise<MeterUsageRow[]> {
+export async function readMeterUsage(database: Queryable, query: MeterUsageQuery): Promise<MeterUsageRow[]> {
   const { meter, from, to } = query;
   const values: unknown[] = [meter.id, query.tenantIds];
   const bind = (value: unknown, type: string) => `$${values.push(value)}::${type}`;

@@ -1,0 +1,34 @@
+/** Billing, put together: what it reads meters and raw events with, and its jobs. */
+import type { Pool } from 'pg';
+import { closeJob, readDatabaseEvents } from '../billing/index.ts';
+import type { BillingOptions } from '../query-api/index.ts';
+import { type Job, type MeterCatalogue, type Settings, TidemarkError } from '../schemas/index.ts';
+import { readMeterUsage } from '../sinks/index.ts';
+
+const HOUR_MS = 3_600_000;
+
+export function createBilling({
+  pool,
+  catalogue,
+  settings,
+}: {
+  pool: Pool;
+  catalogue: MeterCatalogue;
+  settings: Settings;
+}): { options: BillingOptions; jobs: Job[] } {
+  const options: BillingOptions = {
+    async findMeter(slug, tenantId) {
+      const entry = await catalogue.find(slug);
+      if (entry === undefined || (entry.meter.tenantId !== undefined && entry.meter.tenantId !== tenantId))
+        return undefined;
+      if (!entry.complete)
+        throw new TidemarkError('meter_incomplete', `the backfill of ${slug} runs: its totals are not whole yet`);
+      return entry.meter;
+    },
+    readUsage: readMeterUsage,
+    readRawEvents: readDatabaseEvents(pool),
+    adjustWithinMs: settings.BILLING_ADJUST_DAYS * 24 * HOUR_MS,
+    graceMs: settings.BILLING_GRACE_HOURS * HOUR_MS,
+  };
+  return { options, jobs: [closeJob({ ...options, pool, now: Date.now }, options.graceMs)] };
+}

@@ -1,0 +1,66 @@
+import type { Pool } from 'pg';
+import {
+  type CloseDeps,
+  createPlan,
+  createSubscription,
+  type NewSubscription,
+  readDatabaseEvents,
+  type Subscription,
+} from '../../billing/index.ts';
+import { BUILTIN_METERS } from '../../metering/index.ts';
+import { readMeterUsage } from '../../sinks/index.ts';
+
+export const DAY = 86_400_000;
+
+/** What billing needs on a test's database, at a time that the test sets. */
+export function billingOn(pool: Pool, now: () => number) {
+  const findMeter = async (slug: string) => BUILTIN_METERS.find((meter) => meter.slug === slug);
+  return {
+    pool,
+    now,
+    findMeter,
+    readUsage: readMeterUsage,
+    readRawEvents: readDatabaseEvents(pool),
+    adjustWithinMs: 45 * DAY,
+  } satisfies CloseDeps & { readRawEvents: unknown };
+}
+
+export const makePlan = (
+  pool: Pool,
+  key: string,
+  charges: unknown,
+  more: { currency?: string; interval?: string } = {},
+) =>
+  createPlan(pool, async (slug) => BUILTIN_METERS.find((meter) => meter.slug === slug), {
+    key,
+    name: `Plan ${key}`,
+    currency: 'USD',
+    interval: 'month',
+    charges,
+    ...more,
+  });
+
+/** A subscription of a tenant that is made where there is none. */
+export async function subscribe(
+  pool: Pool,
+  customerId: string,
+  plan: string,
+  start: string,
+  more: Partial<NewSubscription> = {},
+): Promise<Subscription> {
+  const { rows } = await pool.query<{ id: string }>(
+    `INSERT INTO tenants (customer_id, name, tier, status) VALUES ($1, $1, 'standard', 'ready')
+     ON CONFLICT (customer_id) DO UPDATE SET name = excluded.name RETURNING id`,
+    [customerId],
+  );
+  return createSubscription(pool, {
+    tenantId: rows[0]?.id ?? '',
+    plan,
+    start: Date.parse(start),
+    end: null,
+    trialUntil: null,
+    timeZone: 'UTC',
+    periods: 'anniversary',
+    ...more,
+  });
+}
