@@ -1,12 +1,19 @@
 import { Worker } from 'node:worker_threads';
 import type { ProcessorMetrics } from '../processors/index.ts';
+import type { LogCounters } from '../sinks/index.ts';
 import type { WorkerData } from './processor-worker.ts';
 
 /** V8 would let it grow with the traffic; batches outlive it anyway. */
 const YOUNG_GENERATION_MB = 48;
+/** What the thread has counted since its start. */
+export interface ThreadMetrics {
+  metrics: ProcessorMetrics;
+  /** of its log, where that counts anything */
+  log?: LogCounters | undefined;
+}
 
 export interface ProcessorThread {
-  metrics(): Promise<ProcessorMetrics | undefined>;
+  metrics(): Promise<ThreadMetrics | undefined>;
 }
 
 /** Starts the worker thread and waits until it is ready. If it ends unasked, the server can't go on. */
@@ -20,13 +27,14 @@ export async function startProcessors(
     resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
   });
   let expected = false;
-  let asked: ((metrics: ProcessorMetrics) => void)[] = [];
+  let asked: ((metrics: ThreadMetrics) => void)[] = [];
   const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
   const ready = new Promise<void>((resolve, reject) => {
     worker.once('error', reject);
-    worker.on('message', (message: { ready?: true; metrics?: ProcessorMetrics }) => {
+    worker.on('message', (message: { ready?: true } & Partial<ThreadMetrics>) => {
       if (message.ready) resolve();
-      if (message.metrics !== undefined) for (const answer of asked.splice(0)) answer(message.metrics);
+      const { metrics, log } = message;
+      if (metrics !== undefined) for (const answer of asked.splice(0)) answer({ metrics, log });
     });
   });
   await ready;

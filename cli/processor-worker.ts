@@ -3,7 +3,8 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { BUILTIN_METERS } from '../metering/index.ts';
 import { runProcessors, type Step } from '../processors/index.ts';
 import { readSettings } from '../schemas/index.ts';
-import { connect, NativeEngine, openEmbeddedLog, openTenantDirectory } from '../sinks/index.ts';
+import { connect, NativeEngine, openTenantDirectory } from '../sinks/index.ts';
+import { openLog } from './log.ts';
 import { createLogger } from './logger.ts';
 
 export interface WorkerData {
@@ -20,7 +21,7 @@ const { env, databaseUrl, logDirectory }: WorkerData = workerData;
 const settings = readSettings(env);
 const logger = createLogger(settings.LOG_LEVEL, 'processors');
 const pool = connect(databaseUrl, { max: settings.LOG_PARTITIONS * 2 + 2, name: 'tidemark-processors' });
-const log = await openEmbeddedLog({ directory: logDirectory, partitions: settings.LOG_PARTITIONS });
+const { log, counters } = await openLog(settings, logDirectory, logger);
 const fault = faultFrom(env.TIDEMARK_TEST_KILL_AT);
 const processors = await runProcessors({
   pool,
@@ -45,7 +46,7 @@ const processors = await runProcessors({
 });
 
 port.on('message', async (message: unknown) => {
-  if (message === 'metrics') port.postMessage({ metrics: processors.metrics() });
+  if (message === 'metrics') port.postMessage({ metrics: processors.metrics(), log: counters?.() });
   if (message !== 'stop') return;
   await processors.stop();
   await log.close();

@@ -8,7 +8,6 @@ import { ratesOf, type Settings } from '../schemas/index.ts';
 import {
   connect,
   migrate,
-  openEmbeddedLog,
   openKeyStore,
   openMeterCatalogue,
   openTenantDirectory,
@@ -20,6 +19,7 @@ import { healthRoutes } from './health.ts';
 import { createHttp } from './http.ts';
 import { runJobs } from './jobs.ts';
 import { watchLag } from './lag.ts';
+import { openLog } from './log.ts';
 import { createMetrics } from './metrics.ts';
 import { startProcessors } from './processor-thread.ts';
 
@@ -61,7 +61,7 @@ export async function startServer(
     disposers.push(() => pool.end());
     const applied = await migrate(pool);
     if (applied.length > 0) logger.info({ versions: applied }, 'migrations applied');
-    const log = await openEmbeddedLog({ directory: folder.log, partitions: settings.LOG_PARTITIONS });
+    const { log, counters } = await openLog(settings, folder.log, logger);
     disposers.push(() => log.close());
     const directory = openTenantDirectory(pool);
     const catalogue = openMeterCatalogue(pool, BUILTIN_METERS);
@@ -74,7 +74,7 @@ export async function startServer(
 
     const app = await createHttp({ keys, logger, isStopping: () => stopping });
     const ingest: IngestMetrics = { requests: 0, accepted: 0, rejected: 0 };
-    await app.register(healthRoutes, { pool, log, metrics: createMetrics({ ingest, lag, processors }) });
+    await app.register(healthRoutes, { pool, log, metrics: createMetrics({ ingest, lag, processors, log: counters }) });
     if (settings.ROLES.has('ingest'))
       await app.register(ingestRoutes, {
         log,

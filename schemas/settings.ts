@@ -88,7 +88,7 @@ const TABLE = {
     ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'],
     'Least level that is logged',
   ),
-  LOG_PARTITIONS: integer(4, 1, 1024, 'Partitions of the embedded event log; fixed when it is made'),
+  LOG_PARTITIONS: integer(4, 1, 1024, 'Partitions of the event log; fixed when it is made'),
   ROLES: {
     initial: ROLES.join(','),
     about: 'What this process does',
@@ -113,6 +113,50 @@ const TABLE = {
     parse: (value: string) => parseSpread(value),
   } satisfies Setting<ReadonlyMap<string, number>>,
   // Kafka
+  KAFKA_BROKERS: {
+    initial: undefined,
+    about: 'host:port,… of an Apache Kafka (3.7 or later) to use instead of the embedded log',
+    parse: parseBrokers,
+  } satisfies Optional<readonly string[]>,
+  KAFKA_TOPIC: text('tidemark.events', 'Topic of the events; made with LOG_PARTITIONS partitions where it is missing'),
+  KAFKA_GROUP: text('tidemark', 'Consumer group of the processors'),
+  KAFKA_SECURITY_PROTOCOL: choice(
+    'PLAINTEXT',
+    ['PLAINTEXT', 'SSL', 'SASL_PLAINTEXT', 'SASL_SSL'],
+    'How brokers are spoken to',
+  ),
+  KAFKA_SASL_MECHANISM: choice('PLAIN', ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512'], 'How we authenticate with SASL'),
+  KAFKA_SASL_USERNAME: optional('User for SASL', String),
+  KAFKA_SASL_PASSWORD: secret('Password for SASL'),
+  KAFKA_SSL_CA: optional('PEM file of the authorities that vouch for the brokers; unset: those of the system', String),
+  KAFKA_SSL_CERT: optional('PEM file of our own certificate, where brokers ask for one', String),
+  KAFKA_SSL_KEY: optional('PEM file of its key', String),
+  KAFKA_COMPRESSION: choice('lz4', ['none', 'gzip', 'lz4', 'zstd'], 'Compression of the record batches that we write'),
+  KAFKA_LINGER_MS: integer(5, 0, 10_000, 'How long records wait for others to share a batch, ms'),
+  KAFKA_BATCH_BYTES: integer(900_000, 1_024, 1 << 30, 'Most bytes of a record batch before compression'),
+  KAFKA_IN_FLIGHT: integer(5, 1, 1_000, 'Produce requests in flight to one broker'),
+  KAFKA_BUFFER_MB: integer(64, 1, 1e6, 'Bytes waiting to be acknowledged beyond which ingest answers 503'),
+  KAFKA_PREFETCH_MB: integer(32, 1, 1e6, 'Bytes fetched ahead, all partitions of a process together'),
+  KAFKA_REQUEST_TIMEOUT_MS: integer(5_000, 100, 600_000, 'A request unanswered for so long means a dead connection'),
+  KAFKA_SESSION_TIMEOUT_MS: integer(
+    10_000,
+    500,
+    1_800_000,
+    'A processor not heard of for so long loses its partitions',
+  ),
+  KAFKA_REBALANCE_TIMEOUT_MS: integer(30_000, 500, 1_800_000, 'How long the group waits for its members to join again'),
+  KAFKA_REPLICATION: {
+    ...integer(3, 1, 100, "Replicas of the topic when we make it; unset: the broker's default"),
+    initial: undefined,
+  },
+  KAFKA_MIN_INSYNC_REPLICAS: {
+    ...integer(2, 1, 100, "Replicas that acks=all waits for, when we make the topic; unset: the broker's default"),
+    initial: undefined,
+  },
+  KAFKA_RETENTION_HOURS: integer(168, 1, 1e6, 'How long a topic that we make keeps records'),
+  KAFKA_SCHEMA_REGISTRY_URL: optional("Schema registry: records are then in Confluent's wire format", parseHttpUrl),
+  KAFKA_SCHEMA_REGISTRY_USERNAME: optional('User for the schema registry', String),
+  KAFKA_SCHEMA_REGISTRY_PASSWORD: secret('Password for the schema registry'),
 
   // TimescaleDB and storage
 
@@ -194,11 +238,6 @@ export type Settings = {
     : ReturnType<Table[K]['parse']>;
 };
 
-/** Parts that this build does not have yet: better refused than silently left out. */
-const NOT_YET: Record<string, string> = {
-  KAFKA_BROKERS: 'Kafka is not in this build yet: unset it to use the embedded log',
-};
-
 /**
  * Reads and checks every setting; an empty variable counts as unset.
  * @throws TidemarkError `invalid_setting` naming every wrong variable at once
@@ -214,7 +253,6 @@ export function readSettings(env: Readonly<Record<string, string | undefined>>):
       wrong.push(`${name} ${error instanceof Error ? error.message : error}`);
     }
   }
-  for (const [name, why] of Object.entries(NOT_YET)) if (env[name]) wrong.push(`${name}: ${why}`);
   if (wrong.length > 0) throw new TidemarkError('invalid_setting', wrong.join('; '));
   return values as Settings;
 }
@@ -267,6 +305,12 @@ function parseHttpUrl(value: string): string {
 function parsePrefix(value: string): string {
   if (!/^([\w=.-]+(\/[\w=.-]+)*)?$/.test(value)) throw new Error('must be made of letters, digits, and = . _ - /');
   return value;
+}
+
+function parseBrokers(value: string): readonly string[] {
+  const brokers = value.split(',').map((part) => part.trim());
+  if (brokers.some((broker) => !/^[^\s:/]+:\d{1,5}$/.test(broker))) throw new Error('must be "host:port,host:port,…"');
+  return brokers;
 }
 
 function parseRoles(value: string): ReadonlySet<Role> {

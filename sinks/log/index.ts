@@ -1,3 +1,4 @@
 export { openEmbeddedLog } from './embedded/embedded-log.ts';
 export type { EmbeddedLogOptions } from './embedded/environment.ts';
+export * from './kafka/index.ts';
 export * from './port.ts';

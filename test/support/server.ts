@@ -15,9 +15,18 @@ function makeFolder(): string {
   return folder;
 }
 
+/** Settings that every server of this test file starts with, beside its own; another log, for one. */
+export const serverDefaults: { make(): Record<string, string> } = { make: () => ({}) };
+
+/** The environment without a log that was meant for the tests themselves: each says which log its servers use. */
+function environment(): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('KAFKA_')));
+}
+
 /** A real server process on a data folder that outlives its crashes. */
 export class TestServer {
   readonly data = makeFolder();
+  readonly #defaults = serverDefaults.make();
   url = '';
   output = '';
   #child: ChildProcess | undefined;
@@ -28,11 +37,12 @@ export class TestServer {
     const began = performance.now();
     const child = spawn(process.execPath, [MAIN, 'start'], {
       env: {
-        ...process.env,
+        ...environment(),
         PORT: '0',
         TIDEMARK_DATA: this.data,
         TIDEMARK_ADMIN_KEY: ADMIN_KEY,
         LOG_LEVEL: 'warn',
+        ...this.#defaults,
         ...env,
       },
       stdio: ['ignore', 'pipe', 'pipe'],

@@ -48,8 +48,13 @@ describe('settings', () => {
     for (const name of ['PORT', 'UNKNOWN_TENANTS', 'DATABASE_URL', 'TIDEMARK_ADMIN_KEY'])
       expect(read).toThrow(new RegExp(name));
   });
-  test('of parts that are not built are refused, not ignored', () => {
-    expect(() => readSettings({ KAFKA_BROKERS: 'localhost:9092' })).toThrow(/KAFKA_BROKERS/);
+  test('of Kafka: a list of brokers, each with its port', () => {
+    expect(readSettings({ KAFKA_BROKERS: 'a:9092, b.example:9093' }).KAFKA_BROKERS).toEqual([
+      'a:9092',
+      'b.example:9093',
+    ]);
+    for (const wrong of ['localhost', 'kafka://a:9092', 'a:9092,,b:1'])
+      expect(() => readSettings({ KAFKA_BROKERS: wrong })).toThrow(/KAFKA_BROKERS must be/);
   });
 });
 
