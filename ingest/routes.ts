@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http';
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
 import type {} from '@fastify/swagger';
@@ -26,25 +27,24 @@ export interface IngestMetrics {
 }
 
 const unzip = promisify(gunzip);
+/** A body that is too large is read to its end up to here. */
+const MOST_DRAINED_BYTES = 64 * 1024 * 1024;
 const RETRY_AFTER = { 'retry-after': '1' };
 
 /** POST /api/v1/events (CloudEvents) and POST /api/v1/logs (JSON log lines). */
 export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, options) => {
   const limits = new RateLimits(options.settings.rates);
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit: LIMITS.bodyBytes }, (_request, body, done) =>
-    done(null, body),
-  );
+  app.addContentTypeParser('*', (_request: FastifyRequest, body: IncomingMessage) => readBody(body));
 
   app.post(
     '/api/v1/events',
-    { bodyLimit: LIMITS.bodyBytes, schema: { tags: ['ingest'], summary: 'Send CloudEvents 1.0, one or a batch' } },
+    { schema: { tags: ['ingest'], summary: 'Send CloudEvents 1.0, one or a batch' } },
     (request, reply) => receive(request, reply, formOfEvents(request)),
   );
   app.post(
     '/api/v1/logs',
     {
-      bodyLimit: LIMITS.bodyBytes,
       schema: { tags: ['ingest'], summary: 'Send JSON log lines: one, an array, or NDJSON' },
     },
     (request, reply) => receive(request, reply, formOfLogs(request)),
@@ -197,6 +197,26 @@ function formOfLogs(request: FastifyRequest): BodyForm {
   if (type === 'application/json') return 'log';
   if (type === 'application/x-ndjson' || type === 'application/ndjson' || type === 'application/jsonl') return 'ndjson';
   throw new TidemarkError('unsupported_media_type', 'send application/json or application/x-ndjson');
+}
+
+/**
+ * A whole body as sent. One that is too large is read on without being kept, so that its sender sees the answer
+ * instead of a broken connection; beyond a patient amount it does break.
+ */
+async function readBody(stream: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of stream) {
+    if (!Buffer.isBuffer(chunk)) continue;
+    length += chunk.length;
+    if (length <= LIMITS.bodyBytes) chunks.push(chunk);
+    else chunks.length = 0;
+    if (length > MOST_DRAINED_BYTES) break;
+  }
+  if (length > LIMITS.bodyBytes)
+    throw new TidemarkError('body_too_large', `more than ${LIMITS.bodyBytes / 2 ** 20} MB as sent`);
+  const [only] = chunks;
+  return only !== undefined && chunks.length === 1 ? only : Buffer.concat(chunks, length);
 }
 
 async function unpack(request: FastifyRequest): Promise<Buffer> {

@@ -360,6 +360,17 @@ describe('P6: bad input is answered with its catalogue error, never a 5xx', () =
       expect((await server.request('/api/v1/logs', { method: 'POST', headers: json, body })).status).toBe(204);
   });
 
+  test('a body that is too large is read to its end: its sender sees 413, not a broken connection', async () => {
+    for (const megabytes of [6, 20, 6, 40, 6]) {
+      const answer = await server.request('/api/v1/logs', {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: ' '.repeat(megabytes << 20),
+      });
+      expect([megabytes, answer.status]).toEqual([megabytes, 413]);
+    }
+  });
+
   test('backfill needs the scope admin, and lifts the window', async () => {
     const old = JSON.stringify({
       timestamp: '2015-05-17T10:00:00Z',
