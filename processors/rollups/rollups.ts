@@ -9,6 +9,7 @@ import { SeriesTable } from './series-table.ts';
 
 export const MINUTE = 60_000;
 export const HOUR = 3_600_000;
+export const DAY = 86_400_000;
 const NOT_LOOKED_UP = -2;
 const NULL_ID = -1;
 
