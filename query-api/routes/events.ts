@@ -4,13 +4,6 @@ import { ATTRIBUTE_COLUMNS, TidemarkError } from '../../schemas/index.ts';
 import { fromCursor, limitOf, listOf, tenantsOf, timeOf, toCursor } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
-declare global {
-  interface JSON {
-    /** TC39 proposal-json-parse-with-source: a literal that stringify writes as it is. */
-    rawJSON(text: string): unknown;
-  }
-}
-
 const DAY = 86_400_000;
 const Parameters = Type.Object({
   id: Type.Optional(Type.String()),
