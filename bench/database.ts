@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { TIME_TABLES } from '../schemas/index.ts';
-import { NativeEngine, startEmbeddedPostgres } from '../sinks/index.ts';
+import { detectEngine, startEmbeddedPostgres } from '../sinks/index.ts';
 
 const DAYS = 30;
 const DAY = 86_400_000;
@@ -33,7 +33,7 @@ export async function openEmbeddedPostgresPool(data: string) {
     /** 30 days of hour rollups: `tenants` × 5 endpoints, a sum and a sketch of 40 bins each. */
     fillMonth: async (tenants: number): Promise<void> => {
       const client = await pool.connect();
-      const engine = new NativeEngine();
+      const engine = await detectEngine(pool);
       const hours = Array.from({ length: DAYS }, (_, i) => from + i * DAY);
       await engine.ensureChunks(client, TIME_TABLES.rollups_hour, hours);
       await client.query(

@@ -3,7 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { BUILTIN_METERS } from '../metering/index.ts';
 import { runProcessors, type Step } from '../processors/index.ts';
 import { readSettings } from '../schemas/index.ts';
-import { connect, NativeEngine, openTenantDirectory } from '../sinks/index.ts';
+import { connect, detectEngine, openTenantDirectory } from '../sinks/index.ts';
 import { openLog } from './log.ts';
 import { createLogger } from './logger.ts';
 
@@ -25,7 +25,7 @@ const { log, counters } = await openLog(settings, logDirectory, logger);
 const fault = faultFrom(env.TIDEMARK_TEST_KILL_AT);
 const processors = await runProcessors({
   pool,
-  engine: new NativeEngine(),
+  engine: await detectEngine(pool, { chunkHours: settings.CHUNK_HOURS }),
   log,
   directory: openTenantDirectory(pool),
   meters: BUILTIN_METERS,

@@ -7,7 +7,6 @@ import { queryRoutes } from '../query-api/index.ts';
 import { ratesOf, type Settings } from '../schemas/index.ts';
 import {
   connect,
-  migrate,
   openKeyStore,
   openMeterCatalogue,
   openTenantDirectory,
@@ -23,6 +22,7 @@ import { openLog } from './log.ts';
 import { meterJobs } from './meters.ts';
 import { createMetrics } from './metrics.ts';
 import { startProcessors } from './processor-thread.ts';
+import { openStorage } from './storage.ts';
 
 export interface RunningServer {
   address: string;
@@ -60,8 +60,7 @@ export async function startServer(
       statementTimeoutMs: 60_000,
     });
     disposers.push(() => pool.end());
-    const applied = await migrate(pool);
-    if (applied.length > 0) logger.info({ versions: applied }, 'migrations applied');
+    await openStorage(pool, settings, logger);
     const { log, counters } = await openLog(settings, folder.log, logger);
     disposers.push(() => log.close());
     const directory = openTenantDirectory(pool);

@@ -262,7 +262,9 @@ export class PartitionOwner {
     const { partition, revoked } = this.#partition;
     const inMaintenance = this.#inMaintenance;
     this.#inMaintenance = false;
-    if (DATA_ERRORS.test(code) && !inMaintenance) {
+    // Whatever it was, a chunk may have been dropped since it was seen.
+    this.#deps.engine.forget();
+    if (DATA_ERRORS.test(code) && !isMissingChunk(error) && !inMaintenance) {
       if (this.#limit === 1) await this.#condemn(error, code);
       this.#limit = Math.max(1, Math.floor(this.#limit / 2));
       this.#deps.logger.warn(
@@ -285,6 +287,10 @@ export class PartitionOwner {
     this.#forced.set(own.next, { reason: 'inapplicable', detail: `SQLSTATE ${code}: ${error.message}`.slice(0, 500) });
   }
 }
+
+/** A row that no partition takes is a check violation without a constraint's name: the chunk was dropped meanwhile. */
+const isMissingChunk = (error: Error): boolean =>
+  'code' in error && error.code === '23514' && !('constraint' in error && error.constraint);
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {
   if (ms <= 0 || signal.aborted) return Promise.resolve();

@@ -159,6 +159,21 @@ const TABLE = {
   KAFKA_SCHEMA_REGISTRY_PASSWORD: secret('Password for the schema registry'),
 
   // TimescaleDB and storage
+  CHUNK_HOURS: {
+    ...integer(24, 1, 24, 'Hours of events and minute rollups in one chunk of the database; a divisor of 24'),
+    parse: (value: string) => {
+      const hours = Number(value);
+      if (!/^\d+$/.test(value) || !(hours >= 1 && hours <= 24) || 24 % hours !== 0)
+        throw new Error('must be 1, 2, 3, 4, 6, 8, 12 or 24');
+      return hours;
+    },
+  },
+  COMPRESS_AFTER_DAYS: integer(
+    7,
+    0,
+    3_650,
+    'Days after its end when TimescaleDB compresses a chunk (late events still go in); 0: never',
+  ),
 
   LAG_LIMIT: integer(5_000_000, 1_000, 1e12, 'Records waiting on the log beyond which ingest answers 503'),
   APPEND_DEADLINE_MS: integer(10_000, 100, 600_000, 'Longest wait for the log before ingest answers 503'),

@@ -1,6 +1,7 @@
 import type { FastifyPluginAsync } from 'fastify';
 import { Type } from 'typebox';
 import { ATTRIBUTE_COLUMNS, TidemarkError } from '../../schemas/index.ts';
+import { chunkStart } from '../../sinks/index.ts';
 import { fromCursor, limitOf, listOf, tenantsOf, timeOf, toCursor } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
@@ -132,11 +133,11 @@ export const eventRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool,
 
   /** Where the hot range begins: the oldest chunk of raw events. */
   async function oldest(): Promise<number> {
+    // Chunks are children by inheritance under both engines, and named by their beginning.
     const { rows } = await pool.query<{ name: string }>(
-      `SELECT c.relname AS name FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass('events') ORDER BY 1 LIMIT 1`,
+      `SELECT c.relname AS name FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass('events') AND c.relname ^@ 'events_' ORDER BY 1 LIMIT 1`,
     );
-    const day = /_(\d{4})(\d\d)(\d\d)$/.exec(rows[0]?.name ?? '');
-    return day === null ? now() - DAY : Date.UTC(Number(day[1]), Number(day[2]) - 1, Number(day[3]));
+    return chunkStart(rows[0]?.name ?? '') ?? now() - DAY;
   }
 };
 

@@ -9,6 +9,12 @@ export interface ConnectOptions {
 }
 
 /**
+ * TimescaleDB refuses a statement that would unpack more than 100,000 compressed rows; a batch of late events is no
+ * mistake, and refusing it would stop the stream. Without TimescaleDB the parameter means nothing (manual, 20.16).
+ */
+const LATE_WRITES = '-c timescaledb.max_tuples_decompressed_per_dml_transaction=0';
+
+/**
  * A pool whose connections see our schema and UTC, whatever the role's own settings say.
  * bigint and numeric come back as strings: no digit is lost.
  */
@@ -20,7 +26,7 @@ export function connect(url: string, { max, name, statementTimeoutMs = 0 }: Conn
     connectionTimeoutMillis: 5_000,
     idleTimeoutMillis: 60_000,
     keepAlive: true,
-    options: `-c search_path=tidemark -c timezone=UTC -c jit=off -c statement_timeout=${statementTimeoutMs}`,
+    options: `-c search_path=tidemark -c timezone=UTC -c jit=off -c statement_timeout=${statementTimeoutMs} ${LATE_WRITES}`,
   });
   // An idle connection that the server closes is replaced on the next borrow; without a listener it would end the process.
   pool.on('error', () => undefined);
@@ -68,4 +74,19 @@ export async function withTransaction<T>(pool: pg.Pool, work: (client: pg.PoolCl
   } finally {
     client.release(broken);
   }
+}
+
+/**
+ * Runs `CREATE … IF NOT EXISTS`, which is not safe against another process at the same moment (unique violations in the
+ * catalogue): then once more.
+ */
+export async function atOnce(create: () => Promise<unknown>): Promise<void> {
+  for (let attempt = 1; ; attempt++)
+    try {
+      await create();
+      return;
+    } catch (error) {
+      const code = error instanceof Error && 'code' in error ? error.code : '';
+      if (attempt === 10 || (code !== '23505' && code !== '42P06' && code !== '42P07' && code !== '42710')) throw error;
+    }
 }

@@ -2,7 +2,10 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import type pg from 'pg';
 import { TidemarkError } from '../../schemas/index.ts';
-import { withTransaction } from './connect.ts';
+import { atOnce, withTransaction } from './connect.ts';
+import type { SqlSession } from './engines/port.ts';
+import type { Extension } from './engines/timescale/extension.ts';
+import { convertEmptyTables, prepareExtension } from './engines/timescale/hypertables.ts';
 
 export interface Migration {
   version: number;
@@ -33,40 +36,52 @@ export function readMigrations(folder: URL = FOLDER): Migration[] {
 /**
  * Applies what is missing, all in one transaction: all or nothing. Safe when several processes start at once: the table
  * itself is the lock, since an advisory one could be held by any role that can connect.
+ * Where TimescaleDB is there, time tables become hypertables while they are empty.
+ * @param options `hypertables: false` keeps them natively partitioned wherever this runs
  * @returns versions applied now
  * @throws TidemarkError `migration_changed` | `migration_missing`
  */
-export async function migrate(pool: pg.Pool, migrations: readonly Migration[] = readMigrations()): Promise<number[]> {
+export async function migrate(
+  pool: pg.Pool,
+  migrations: readonly Migration[] = readMigrations(),
+  { hypertables = true }: { hypertables?: boolean } = {},
+): Promise<number[]> {
   await createHistory(pool);
-  return withTransaction(pool, async (client) => {
-    await client.query('LOCK TABLE schema_migrations IN EXCLUSIVE MODE');
-    const missing = await pending(client, migrations);
-    for (const { version, name, sql, sha256 } of missing) {
-      await client.query(sql);
-      await client.query('INSERT INTO schema_migrations (version, name, sha256) VALUES ($1, $2, $3)', [
-        version,
-        name,
-        sha256,
-      ]);
-    }
-    return missing.map((one) => one.version);
-  });
+  const extension = hypertables ? await prepareExtension(pool) : undefined;
+  return withTransaction(pool, (client) => applyMigrations(client, migrations, extension));
+}
+
+/** The same on a session of the caller's, within its transaction and after `createHistory`. */
+export async function applyMigrations(
+  client: SqlSession,
+  migrations: readonly Migration[],
+  extension: Extension | undefined,
+): Promise<number[]> {
+  await client.query('LOCK TABLE schema_migrations IN EXCLUSIVE MODE');
+  const missing = await pending(client, migrations);
+  for (const { version, name, sql, sha256 } of missing) {
+    await client.query(sql);
+    await client.query('INSERT INTO schema_migrations (version, name, sha256) VALUES ($1, $2, $3)', [
+      version,
+      name,
+      sha256,
+    ]);
+    // At once: what later migrations build on a time table is built on the hypertable.
+    if (extension !== undefined) await convertEmptyTables(client, extension);
+  }
+  // TimescaleDB came after the migrations, perhaps before the data.
+  if (extension !== undefined && missing.length === 0) await convertEmptyTables(client, extension);
+  return missing.map((one) => one.version);
 }
 
 /** The schema and the table that everything begins with. */
-async function createHistory(pool: pg.Pool): Promise<void> {
-  for (let attempt = 1; ; attempt++)
-    try {
-      await pool.query('CREATE SCHEMA IF NOT EXISTS tidemark');
-      await pool.query(
-        'CREATE TABLE IF NOT EXISTS schema_migrations (version int PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())',
-      );
-      return;
-    } catch (error) {
-      // IF NOT EXISTS is not safe against another process at the same moment (unique violations in the catalogue).
-      const code = error instanceof Error && 'code' in error ? error.code : '';
-      if (attempt === 10 || !/^(23505|42P06|42P07|42710)$/.test(String(code))) throw error;
-    }
+export async function createHistory(session: SqlSession): Promise<void> {
+  await atOnce(async () => {
+    await session.query('CREATE SCHEMA IF NOT EXISTS tidemark');
+    await session.query(
+      'CREATE TABLE IF NOT EXISTS schema_migrations (version int PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())',
+    );
+  });
 }
 
 /** Whether every migration of this build is applied, unchanged. */
@@ -74,12 +89,8 @@ export async function isMigrated(pool: pg.Pool): Promise<boolean> {
   return (await pending(pool, readMigrations())).length === 0;
 }
 
-async function pending(
-  client: Pick<pg.ClientBase, 'query'> | pg.Pool,
-  migrations: readonly Migration[],
-): Promise<Migration[]> {
-  const query = client.query.bind(client) as pg.ClientBase['query'];
-  const { rows } = await query<{ version: number; name: string; sha256: string }>(
+async function pending(client: SqlSession, migrations: readonly Migration[]): Promise<Migration[]> {
+  const { rows } = await client.query<{ version: number; name: string; sha256: string }>(
     'SELECT version, name, sha256 FROM schema_migrations ORDER BY version',
   );
   for (const row of rows) {

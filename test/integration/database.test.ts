@@ -1,13 +1,11 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { decimalFrom } from '../../metering/index.ts';
-import { TIME_TABLES } from '../../schemas/index.ts';
 import {
   BinaryCopy,
   copyInto,
   generateKey,
   migrate,
-  NativeEngine,
   openKeyStore,
   openTenantDirectory,
   quoteIdentifier,
@@ -90,40 +88,6 @@ test('P12: numeric, bigint and arrays arrive through binary COPY as they were', 
       k: sent?.k,
       c: sent?.k,
     });
-  });
-});
-
-describe('the native engine', () => {
-  test('makes chunks on demand, many owners at once, and lists, detaches and drops them', async () => {
-    const { pool } = database;
-    const days = [0, Date.UTC(1999, 1, 28), Date.UTC(2026, 5, 1), Date.UTC(2026, 5, 1, 23)];
-    await Promise.all(
-      Array.from({ length: 6 }, async () => {
-        const client = await pool.connect();
-        await new NativeEngine().ensureChunks(client, TIME_TABLES.events, days);
-        client.release();
-      }),
-    );
-    const client = await pool.connect();
-    const engine = new NativeEngine();
-    const chunks = await engine.listChunks(client, TIME_TABLES.events);
-    expect(chunks.map(({ name, from, to }) => [name, from, to])).toEqual([
-      ['events_19700101', 0, 86_400_000],
-      ['events_19990228', Date.UTC(1999, 1, 28), Date.UTC(1999, 2, 1)],
-      ['events_20260601', Date.UTC(2026, 5, 1), Date.UTC(2026, 5, 2)],
-    ]);
-    const [first] = chunks;
-    if (first === undefined) throw new Error('no chunk');
-    await engine.detachChunk(client, first);
-    await engine.dropChunk(client, first);
-    expect(await engine.listChunks(client, TIME_TABLES.events)).toHaveLength(2);
-    const { rows } = await client.query<{ 'QUERY PLAN': string }>(
-      `EXPLAIN SELECT * FROM events WHERE "timestamp" >= '2026-06-01' AND "timestamp" < '2026-06-02'`,
-    );
-    const plan = rows.map((row) => row['QUERY PLAN']).join('\n');
-    expect(plan).toContain('events_20260601');
-    expect(plan).not.toContain('events_1999');
-    client.release();
   });
 });
 

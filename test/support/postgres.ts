@@ -10,8 +10,8 @@ export interface TestDatabase {
   drop(): Promise<void>;
 }
 
-/** A fresh, migrated database on the run's PostgreSQL. */
-export async function createTestDatabase(): Promise<TestDatabase> {
+/** A fresh database on the run's PostgreSQL: migrated, or a copy of another one. */
+export async function createTestDatabase(template: string = TEMPLATE): Promise<TestDatabase> {
   const server = inject('databaseUrl');
   const name = `test_${randomBytes(8).toString('hex')}`;
   const admin = async (sql: string) => {
@@ -23,7 +23,7 @@ export async function createTestDatabase(): Promise<TestDatabase> {
       await client.end();
     }
   };
-  await admin(`CREATE DATABASE ${name} TEMPLATE ${TEMPLATE}`);
+  await admin(`CREATE DATABASE ${name} TEMPLATE ${template}`);
   const url = withDatabase(server, name);
   const pool = connect(url, { max: 12, name: 'tidemark-test' });
   return {

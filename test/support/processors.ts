@@ -7,8 +7,8 @@ import { BUILTIN_METERS } from '../../metering/index.ts';
 import { type ProcessorDeps, type ProcessorSettings, runProcessors } from '../../processors/index.ts';
 import { encodeEvent, type PlainEvent } from '../../schemas/index.ts';
 import {
+  detectEngine,
   type EventLog,
-  NativeEngine,
   openEmbeddedLog,
   openTenantDirectory,
   type RecordBatch,
@@ -40,10 +40,10 @@ export const TEST_SETTINGS: ProcessorSettings = {
   meterRefreshMs: 20,
 };
 
-export const startProcessors = (pool: Pool, log: EventLog, more: Partial<ProcessorDeps> = {}) =>
+export const startProcessors = async (pool: Pool, log: EventLog, more: Partial<ProcessorDeps> = {}) =>
   runProcessors({
     pool,
-    engine: new NativeEngine(),
+    engine: await detectEngine(pool),
     log,
     directory: openTenantDirectory(pool),
     meters: BUILTIN_METERS,

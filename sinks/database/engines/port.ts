@@ -1,4 +1,9 @@
-import type { ClientBase } from 'pg';
+import type { QueryResultRow } from 'pg';
+
+/** The part of a database connection that the engines use: a `pg` client, or anything that answers like one. */
+export interface SqlSession {
+  query<R extends QueryResultRow = QueryResultRow>(text: string, values?: unknown[]): Promise<{ rows: R[] }>;
+}
 
 /** A table partitioned by time; its column and chunk width are in the catalogue that the engine keeps. */
 export interface TimeTable {
@@ -12,9 +17,11 @@ export interface TimeTable {
 /** One chunk: [from, to) in Unix milliseconds. */
 export interface Chunk {
   table: string;
+  /** a relation of our schema, under either engine: `events_20261124` */
   name: string;
   from: number;
   to: number;
+  /** with indexes, TOAST and what is compressed */
   bytes: number;
   compressed: boolean;
 }
@@ -27,16 +34,18 @@ export interface StorageEngine {
   readonly name: 'native' | 'timescale';
   /**
    * Makes sure that chunks exist for all `times` (Unix ms). Idempotent, safe when several processes do it at once.
+   * A table of the chunk's name that was detached before is attached again.
    * Runs in transactions of its own on `client`, which must not be in one.
    */
-  ensureChunks(client: ClientBase, table: TimeTable, times: Iterable<number>): Promise<void>;
-  listChunks(client: ClientBase, table: TimeTable): Promise<Chunk[]>;
-  /** Takes a chunk out of the table and keeps it as a plain table of the same name. */
-  detachChunk(client: ClientBase, chunk: Chunk): Promise<void>;
-  /** Drops a chunk, attached or detached. */
-  dropChunk(client: ClientBase, chunk: Chunk): Promise<void>;
-  /** Compresses a chunk where the engine can; native returns false. */
-  compressChunk(client: ClientBase, chunk: Chunk): Promise<boolean>;
+  ensureChunks(client: SqlSession, table: TimeTable, times: Iterable<number>): Promise<void>;
+  /** In order of time. */
+  listChunks(client: SqlSession, table: TimeTable): Promise<Chunk[]>;
+  /** Takes a chunk out of the table and keeps it as a plain (uncompressed) table of the same name. */
+  detachChunk(client: SqlSession, chunk: Chunk): Promise<void>;
+  /** Drops a chunk, attached or detached; one that is gone already is no error. */
+  dropChunk(client: SqlSession, chunk: Chunk): Promise<void>;
+  /** Compresses a chunk, or what came late into a compressed one; false where the engine can't (native, Apache licence). */
+  compressChunk(client: SqlSession, chunk: Chunk): Promise<boolean>;
   /** Forgets what it remembers of existing chunks, after a write found one missing. */
   forget(): void;
 }

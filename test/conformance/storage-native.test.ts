@@ -1,0 +1,4 @@
+import { createStorage } from '../support/storage.ts';
+import { describeStorageEngine } from './storage-engine.ts';
+
+describeStorageEngine('native partitions', () => createStorage('native'), false);

@@ -1,0 +1,48 @@
+import { inject } from 'vitest';
+import {
+  applyMigrations,
+  configureColumnstore,
+  connect,
+  createHistory,
+  detectEngine,
+  findAvailable,
+  findExtension,
+  isUsable,
+  prepareExtension,
+  readMigrations,
+  TimescaleEngine,
+} from '../../sinks/index.ts';
+import { openInProcessTimescale } from '../support/pglite.ts';
+import { createStorage } from '../support/storage.ts';
+import { describeStorageEngine, type EngineUnderTest } from './storage-engine.ts';
+
+async function openInProcess(): Promise<EngineUnderTest> {
+  const database = await openInProcessTimescale();
+  await createHistory(database);
+  await database.query('BEGIN');
+  await applyMigrations(database, readMigrations(), await prepareExtension(database));
+  await database.query('COMMIT');
+  const engine = await detectEngine(database);
+  if (!(engine instanceof TimescaleEngine)) throw new Error('the tables are no hypertables');
+  await configureColumnstore(database, engine.extension, 7);
+  return {
+    parallel: false,
+    session: async () => database,
+    engine: (chunkHours = 24) => detectEngine(database, { chunkHours }),
+    close: () => database.close(),
+  };
+}
+
+/** Whether the run's PostgreSQL (DATABASE_URL) has TimescaleDB as well. */
+async function serverHasIt(): Promise<boolean> {
+  const pool = connect(inject('databaseUrl'), { max: 1, name: 'tidemark-test' });
+  try {
+    const extension = await findExtension(pool);
+    return extension !== undefined ? isUsable(extension) : (await findAvailable(pool)) !== undefined;
+  } finally {
+    await pool.end();
+  }
+}
+
+describeStorageEngine('TimescaleDB in process', openInProcess, true);
+if (await serverHasIt()) describeStorageEngine('TimescaleDB of DATABASE_URL', () => createStorage('timescale'), true);
