@@ -10,6 +10,7 @@ export interface EngineUnderTest {
   engine(chunkHours?: number): Promise<StorageEngine>;
   close(): Promise<void>;
 }
+import { until } from '../support/server.ts';
 
 const DAY = 86_400_000;
 const HOUR = 3_600_000;
@@ -132,10 +133,13 @@ export function describeStorageEngine(name: string, open: () => Promise<EngineUn
       for (const table of ['events', 'rollups_minute'] as const) {
         const before = await chunkOf(table, at);
         expect(await engine.compressChunk(session, before)).toBe(compresses);
-        await session.query(`VACUUM ${before.name}`);
-        const after = await chunkOf(table, at);
-        expect(after.compressed).toBe(compresses);
-        if (compresses && table === 'events') expect(after.bytes).toBeLessThan(before.bytes / 2);
+        expect((await chunkOf(table, at)).compressed).toBe(compresses);
+        // Deleted rows go with a vacuum, as soon as no other session could still see them.
+        if (compresses && table === 'events')
+          await until(async () => {
+            await session.query(`VACUUM ${before.name}`);
+            return (await chunkOf(table, at)).bytes < before.bytes / 2 ? true : undefined;
+          });
       }
       await writeEvents(at + 2 * HOUR, 50);
       await upsertMinutes(at + 300 * 60_000, 400, 3);

@@ -27,6 +27,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const template = connect(withDatabase(url, TEMPLATE), { max: 1, name: 'tidemark-test' });
   await migrate(template);
   await template.end();
+  // TimescaleDB's scheduler would keep it busy, and a busy template can't be copied.
+  const closer = new pg.Client({ connectionString: url });
+  await closer.connect();
+  await closer.query(`ALTER DATABASE ${TEMPLATE} ALLOW_CONNECTIONS false`);
+  await closer.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1', [TEMPLATE]);
+  await closer.end();
   project.provide('databaseUrl', url);
   return async () => {
     await server?.stop();

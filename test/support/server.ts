@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { createTestDatabase, type TestDatabase } from './postgres.ts';
 
 const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url));
 export const ADMIN_KEY = 'test-admin-key-0123456789-0123456789';
@@ -29,11 +30,14 @@ export class TestServer {
   readonly #defaults = serverDefaults.make();
   url = '';
   output = '';
+  /** its own database on the server of DATABASE_URL, where that is given */
+  #database: TestDatabase | undefined;
   #child: ChildProcess | undefined;
   #exited: Promise<number | null> = Promise.resolve(null);
 
   /** Starts it and waits until it says where it listens. @returns milliseconds that took */
   async start(env: Record<string, string> = {}): Promise<number> {
+    if (process.env.DATABASE_URL !== undefined) this.#database ??= await createTestDatabase('template0');
     const began = performance.now();
     const child = spawn(process.execPath, [MAIN, 'start'], {
       env: {
@@ -43,6 +47,7 @@ export class TestServer {
         TIDEMARK_ADMIN_KEY: ADMIN_KEY,
         LOG_LEVEL: 'warn',
         ...this.#defaults,
+        ...(this.#database === undefined ? {} : { DATABASE_URL: this.#database.url }),
         ...env,
       },
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -100,6 +105,7 @@ export class TestServer {
         // It has stopped already.
       }
     }
+    await this.#database?.drop();
     await delay(100);
     rmSync(this.data, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   }
