@@ -41,6 +41,7 @@ const processors = await runProcessors({
     windowMs: settings.IDEMPOTENCY_WINDOW_DAYS * DAY_MS,
     unknownTenants: settings.UNKNOWN_TENANTS,
     meterRefreshMs: settings.METER_REFRESH_MS,
+    refoldMs: settings.ROLLUP_REFOLD_SECONDS * 1000,
   },
   ...(fault === undefined ? {} : { fault }),
 });

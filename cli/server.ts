@@ -19,7 +19,6 @@ import { createHttp } from './http.ts';
 import { runJobs } from './jobs.ts';
 import { watchLag } from './lag.ts';
 import { openLog } from './log.ts';
-import { meterJobs } from './meters.ts';
 import { createMetrics } from './metrics.ts';
 import { startProcessors } from './processor-thread.ts';
 import { openStorage } from './storage.ts';
@@ -93,7 +92,7 @@ export async function startServer(
         },
       });
     const billing = createBilling({ pool, catalogue, settings });
-    const jobs = runJobs([...billing.jobs, ...meterJobs({ pool, log })], { pool, settings, logger, disposers });
+    const jobs = runJobs([...billing.jobs], { pool, settings, logger, disposers });
     if (settings.ROLES.has('query'))
       await app.register(queryRoutes, {
         pool,

@@ -5,7 +5,10 @@ export type WindowSize = (typeof WINDOW_SIZES)[number];
 
 const MINUTE = 60_000;
 const HOUR = 3_600_000;
-const UNIT = { MINUTE: 'minute', HOUR: 'hour', DAY: 'day', MONTH: 'month' } as const;
+const DAY = 86_400_000;
+const UNIT = { DAY: 'day', MONTH: 'month' } as const;
+/** A window is no longer than this. */
+const LONGEST = { MINUTE, HOUR: 1.5 * HOUR, DAY: 26 * HOUR, MONTH: 32 * DAY } as const;
 
 /** Whether it is a time zone of the IANA database. */
 export const isZone = (name: string): boolean => IANAZone.isValidZone(name);
@@ -25,20 +28,50 @@ export function windowBoundaries(
 ): number[] | undefined {
   const boundaries = [from];
   if (size !== undefined) {
-    const unit = UNIT[size];
-    let start = DateTime.fromMillis(from, { zone }).startOf(unit);
-    for (;;) {
-      const next =
-        size === 'MINUTE' || size === 'HOUR' ? start.plus({ [unit]: 1 }) : start.plus({ [unit]: 1 }).startOf(unit);
-      start = next;
-      if (next.toMillis() >= to) break;
-      if (next.toMillis() <= (boundaries.at(-1) ?? from)) continue;
-      boundaries.push(next.toMillis());
-      if (boundaries.length > most) return undefined;
+    if ((to - from) / LONGEST[size] > most) return undefined;
+    // Every offset since 1972 is one of whole minutes.
+    if (size === 'MINUTE') pushEvery(boundaries, MINUTE, 0, from, to);
+    else if (size === 'HOUR') pushHours(boundaries, to, zone);
+    else {
+      let start = DateTime.fromMillis(from, { zone }).startOf(UNIT[size]);
+      for (;;) {
+        start = start.plus({ [UNIT[size]]: 1 }).startOf(UNIT[size]);
+        if (start.toMillis() >= to) break;
+        if (start.toMillis() > (boundaries.at(-1) ?? from)) boundaries.push(start.toMillis());
+      }
     }
+    if (boundaries.length > most) return undefined;
   }
   boundaries.push(to);
   return boundaries;
+}
+
+/** Times t in [from, to) with t ≡ phase (mod width), after the last boundary. */
+function pushEvery(boundaries: number[], width: number, phase: number, from: number, to: number): void {
+  const least = Math.max(from, (boundaries.at(-1) ?? 0) + 1);
+  for (let at = Math.ceil((least - phase) / width) * width + phase; at < to; at += width) boundaries.push(at);
+}
+
+/** Every moment at which the zone's clock shows a full hour; a change of the clock by half an hour moves them. */
+function pushHours(boundaries: number[], to: number, zone: string): void {
+  const clock = IANAZone.create(zone);
+  let at = boundaries[0] ?? 0;
+  while (at < to) {
+    const offset = clock.offset(at);
+    let end = Math.min(at + 7 * DAY, to);
+    if (clock.offset(end) !== offset) {
+      // The clock changes in between: [low, high) narrows to the minute at which it does.
+      let low = at;
+      while (end - low > MINUTE) {
+        const middle = Math.floor((low + end) / 2 / MINUTE) * MINUTE;
+        if (middle <= low) break;
+        if (clock.offset(middle) === offset) low = middle;
+        else end = middle;
+      }
+    }
+    pushEvery(boundaries, HOUR, -offset * MINUTE, at, end);
+    at = end;
+  }
 }
 
 /** UTC hours that a boundary cuts inside: they are read from their minutes. */

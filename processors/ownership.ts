@@ -7,7 +7,8 @@ const ACQUIRE = `
   ON CONFLICT (topic, partition) DO UPDATE SET epoch = log_offsets.epoch + 1
   RETURNING shard, next::float8 AS next, epoch::text AS epoch,
     CASE WHEN isfinite(watermark) THEN (extract(epoch FROM watermark) * 1000)::float8 ELSE '-infinity'::float8 END AS watermark,
-    CASE WHEN isfinite(folded_until) THEN (extract(epoch FROM folded_until) * 1000)::float8 ELSE '-infinity'::float8 END AS folded_until`;
+    CASE WHEN isfinite(folded_until) THEN (extract(epoch FROM folded_until) * 1000)::float8 ELSE '-infinity'::float8 END AS folded_until,
+    CASE WHEN isfinite(coarse_until) THEN (extract(epoch FROM coarse_until) * 1000)::float8 ELSE '-infinity'::float8 END AS coarse_until`;
 
 const ADVANCE = `
   UPDATE log_offsets SET next = $4, watermark = greatest(watermark, $5::timestamptz), committed_at = clock_timestamp()
@@ -15,6 +16,10 @@ const ADVANCE = `
 
 const FOLD = `
   UPDATE log_offsets SET folded_until = $3
+  WHERE topic = $1 AND partition = $2 AND epoch = $4`;
+
+const COARSE = `
+  UPDATE log_offsets SET coarse_until = $3
   WHERE topic = $1 AND partition = $2 AND epoch = $4`;
 
 /** What a new owner finds. Times are Unix ms, -Infinity where there is none yet. */
@@ -26,6 +31,7 @@ export interface Ownership {
   epoch: string;
   watermark: number;
   foldedUntil: number;
+  coarseUntil: number;
 }
 
 export async function acquire(pool: Pool, topic: string, partition: number): Promise<Ownership> {
@@ -35,11 +41,12 @@ export async function acquire(pool: Pool, topic: string, partition: number): Pro
     epoch: string;
     watermark: number;
     folded_until: number;
+    coarse_until: number;
   }>(ACQUIRE, [topic, partition]);
   const row = rows[0];
   if (row === undefined) throw new Error('log_offsets returned no row');
-  const { shard, next, epoch, watermark, folded_until: foldedUntil } = row;
-  return { topic, partition, shard, next, epoch, watermark, foldedUntil };
+  const { shard, next, epoch, watermark, folded_until: foldedUntil, coarse_until: coarseUntil } = row;
+  return { topic, partition, shard, next, epoch, watermark, foldedUntil, coarseUntil };
 }
 
 /**
@@ -73,6 +80,13 @@ export async function advance(
 /** Marks hours before `until` as folded; the same fence. @throws {Fenced} */
 export async function advanceFold(client: ClientBase, own: Ownership, until: number): Promise<void> {
   const { rowCount } = await client.query(FOLD, [own.topic, own.partition, new Date(until), own.epoch]);
+  if (rowCount !== 1)
+    throw new Fenced(`partition ${own.partition} of ${own.topic} has another owner than epoch ${own.epoch}`);
+}
+
+/** Marks hours before `until` as having coarse rows; the same fence. @throws {Fenced} */
+export async function advanceCoarse(client: ClientBase, own: Ownership, until: number): Promise<void> {
+  const { rowCount } = await client.query(COARSE, [own.topic, own.partition, new Date(until), own.epoch]);
   if (rowCount !== 1)
     throw new Fenced(`partition ${own.partition} of ${own.topic} has another owner than epoch ${own.epoch}`);
 }

@@ -1,5 +1,5 @@
 import type { ClientBase, PoolClient } from 'pg';
-import { TIME_TABLES } from '../schemas/index.ts';
+import { type Meter, TIME_TABLES } from '../schemas/index.ts';
 import type { AssignedPartition, LogSlice } from '../sinks/index.ts';
 import { type ClaimStore, type FilterBudget, openKeySet } from './dedupe/index.ts';
 import { adoptDefinitions, type DefinitionWatch } from './definitions.ts';
@@ -9,6 +9,7 @@ import { type BatchBuffers, createPipeline, newBatchBuffers, type PreparedBatch 
 import { Fenced, type ProcessorDeps, type ProcessorMetrics } from './ports.ts';
 import { RawEventWriter } from './raw-events.ts';
 import { attributeNamesOf } from './rollups/compile.ts';
+import { CoarseKeeper } from './rollups/coarse-keeper.ts';
 import { foldHours, HOURS_TO_FOLD } from './rollups/fold-hours.ts';
 import { HOUR, Rollups } from './rollups/rollups.ts';
 import { CREATE_STAGING } from './rollups/write-rows.ts';
@@ -27,6 +28,7 @@ const DATA_ERRORS = /^(22|54|23502|23514)/;
 /** What depends on the meters that are counted. */
 interface Counting {
   revision: string;
+  meters: readonly Meter[];
   rollups: Rollups;
   pipeline: ReturnType<typeof createPipeline>;
 }
@@ -35,6 +37,7 @@ interface Owned extends Counting {
   own: Ownership;
   next: number;
   claims: ClaimStore;
+  coarse: CoarseKeeper;
   buffers: [BatchBuffers, BatchBuffers];
 }
 
@@ -108,12 +111,13 @@ export class PartitionOwner {
       now,
     });
     const counting = await this.#count(own, own.next, claims, own);
+    const coarse = new CoarseKeeper(this.#deps, own);
     this.#partition.seek(own.next);
     this.#deps.logger.info(
       { partition: own.partition, shard: own.shard, epoch: own.epoch, next: own.next },
       'partition owned',
     );
-    return { own, next: own.next, ...counting, claims, buffers: [newBatchBuffers(), newBatchBuffers()] };
+    return { own, next: own.next, ...counting, claims, coarse, buffers: [newBatchBuffers(), newBatchBuffers()] };
   }
 
   /** Counts from `next` on by the definitions that stand in the database now. */
@@ -136,7 +140,7 @@ export class PartitionOwner {
       rollups,
       forced: this.#forced,
     });
-    return { revision, rollups, pipeline };
+    return { revision, meters, rollups, pipeline };
   }
 
   async #process(client: PoolClient, owned: Owned): Promise<void> {
@@ -165,6 +169,12 @@ export class PartitionOwner {
           await inFlight;
           inFlight = undefined;
           full = false;
+          // The best time for what late events have left to do.
+          if (owned.coarse.isDue(owned.rollups.foldedUntil)) {
+            this.#inMaintenance = true;
+            await owned.coarse.step(client, owned.rollups.foldedUntil, owned.meters);
+            this.#inMaintenance = false;
+          }
           continue;
         }
         started = performance.now();
@@ -220,7 +230,8 @@ export class PartitionOwner {
     return (
       owned.claims.needsMaintenance() ||
       owned.rollups.weight > this.#deps.settings.cacheRows / this.#deps.log.partitions ||
-      this.#foldTarget(watermark) > owned.rollups.foldedUntil
+      this.#foldTarget(watermark) > owned.rollups.foldedUntil ||
+      owned.coarse.isDue(owned.rollups.foldedUntil)
     );
   }
 
@@ -231,13 +242,14 @@ export class PartitionOwner {
 
   /** Between two batches, nothing in flight: seal and merge keys, fold hours, forget cold rows. */
   async #maintain(client: ClientBase, owned: Owned, watermark: number): Promise<void> {
-    const { own, rollups, claims } = owned;
+    const { own, rollups, claims, coarse } = owned;
     if (claims.needsMaintenance()) await claims.maintain(client, () => confirm(client, own), MAINTENANCE_BUDGET_MS);
     const target = this.#foldTarget(watermark);
     if (target > rollups.foldedUntil) {
       await this.#fold(client, own, rollups.foldedUntil, target);
       rollups.foldedUntil = target;
     }
+    if (coarse.isDue(rollups.foldedUntil)) await coarse.step(client, rollups.foldedUntil, owned.meters);
     if (rollups.weight > this.#deps.settings.cacheRows / this.#deps.log.partitions) rollups.forget();
   }
 

@@ -10,6 +10,7 @@ import type { EventView } from './event-view.ts';
 import { advance, type Ownership } from './ownership.ts';
 import type { ProcessorDeps } from './ports.ts';
 import { COPY_EVENTS, type RawEventWriter } from './raw-events.ts';
+import { markStale } from './rollups/fold-coarse.ts';
 import { loadRows } from './rollups/load-rows.ts';
 import type { Rollups } from './rollups/rollups.ts';
 import { encodeRollups, newRollupWrites, type RollupWrites, writeRollups } from './rollups/write-rows.ts';
@@ -107,6 +108,7 @@ export function createPipeline({ own, deps, view, raw, tenants, claims, rollups,
     if (buffers.events.rows > 0) await copyInto(client, COPY_EVENTS, buffers.events.finish());
     deps.fault?.('raw');
     await writeRollups(client, buffers.rollups);
+    await markStale(client, shard, buffers.rollups.hours);
     deps.fault?.('rolled-up');
     await writeAccount(client, shard, prepared.account);
     deps.fault?.('accounted');

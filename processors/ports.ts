@@ -19,6 +19,8 @@ export interface ProcessorSettings {
   unknownTenants: 'create' | 'reject';
   /** how often changed meter definitions are looked for */
   meterRefreshMs: number;
+  /** least time between two looks for coarse rollups that late events have made stale; 0: after every batch */
+  refoldMs: number;
 }
 
 /** Places at which a test may stop the process; `fault` is called with each as it is passed. */
@@ -34,6 +36,7 @@ export const STEPS = [
   'dead-lettered',
   'committed',
   'folded',
+  'coarse',
 ] as const;
 export type Step = (typeof STEPS)[number];
 

@@ -81,6 +81,13 @@ export const ERRORS = {
   // Reading
   unknown_meter: kind(404, false, 'Unknown meter', 'GET /api/v1/meters lists them.'),
   unknown_group: kind(400, false, 'Unknown group-by property', "Use a property of the meter's groupBy."),
+  window_too_fine: kind(
+    400,
+    false,
+    'Window finer than the data kept',
+    'Ask for hours or longer windows, at whole hours.',
+  ),
+  quantile_without_sketch: kind(400, false, 'A quantile of a meter that has none', 'Ask a PERCENTILE meter.'),
 
   // Meters
   invalid_meter: kind(400, false, 'Invalid meter', 'Compare the definition with docs/meters.md.'),

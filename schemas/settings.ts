@@ -189,6 +189,12 @@ const TABLE = {
   METER_REFRESH_MS: integer(1_000, 10, 600_000, 'How soon processors see a new or changed meter'),
 
   ROLLUP_CACHE_ROWS: integer(100_000, 1_000, 1e8, 'Rollup rows kept in memory'),
+  ROLLUP_REFOLD_SECONDS: integer(
+    60,
+    0,
+    86_400,
+    'Least pause between making coarse rollups again that late events have changed; reading is exact meanwhile',
+  ),
   DEDUPE_MEMORY_MB: integer(256, 1, 1e6, 'Memory for the filters of claimed keys; beyond it claims ask the database'),
   DEDUPE_SEAL_KEYS: integer(
     200_000,

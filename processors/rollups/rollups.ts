@@ -9,6 +9,7 @@ import { SeriesTable } from './series-table.ts';
 
 export const MINUTE = 60_000;
 export const HOUR = 3_600_000;
+export const DAY = 86_400_000;
 const NOT_LOOKED_UP = -2;
 const NULL_ID = -1;
 
@@ -18,14 +19,6 @@ export interface KnownTenant {
   index: number;
   /** the UUID's 16 bytes */
   id: Uint8Array;
-}
-
-/** What the database has, Unix ms (see the members of `Rollups`). */
-export interface RollupState {
-  watermark: number;
-  foldedUntil: number;
-  /** no row of these meters is there yet, however old */
-  empty?: boolean;
 }
 
 /** A meter and its place among the owner's. */
@@ -63,10 +56,8 @@ export class Rollups {
   /** hours that begin before this have hour rows, which late events change too (Unix ms) */
   foldedUntil: number;
   #latestMinute = Number.NEGATIVE_INFINITY;
-  /** the database has no rows of these meters where this counts */
-  readonly #empty: boolean;
 
-  constructor(meters: readonly Meter[], names: AttributeNames, state: RollupState) {
+  constructor(meters: readonly Meter[], names: AttributeNames, state: { watermark: number; foldedUntil: number }) {
     this.#meters = meters.map((meter) => compileMeter(meter, names));
     this.#scoped = this.#meters.some((meter) => meter.tenantId !== null);
     this.#keyWidth = 2 + Math.max(0, ...meters.map((meter) => meter.groupBy.length));
@@ -75,7 +66,6 @@ export class Rollups {
     this.#dimensionIds = new Int32Array(names.names.length);
     this.newAfter = state.watermark;
     this.foldedUntil = state.foldedUntil;
-    this.#empty = state.empty === true;
   }
 
   /** Adds one event to the rows of batch number `batch`. */
@@ -172,7 +162,7 @@ export class Rollups {
     if (known !== undefined) return known;
     const isHour = rows === series.hours;
     const row = new Row(series, bucket, isHour);
-    row.based = this.#empty || (!isHour && bucket > this.newAfter);
+    row.based = !isHour && bucket > this.newAfter;
     rows.set(bucket / MINUTE, row);
     this.rowCount++;
     return row;

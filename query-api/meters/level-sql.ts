@@ -33,7 +33,7 @@ export function levelStatement(query: RollupQuery, position: (name: string) => n
         bind(query.splitHours.map(iso), 'timestamptz[]'),
       );
   const gauge = meter.valueKind === 'gauge';
-  const groups = query.groupBy.map((name, i) => `g.values[${position(name)}] AS g${i}`);
+  const groups = query.groupBy.map((name, i) => `g.values[${position(name)}] COLLATE "C" AS g${i}`);
   const conditions = [...query.filters].map(
     ([name, any]) => `g.values[${position(name)}] = ANY (${bind(any, 'text[]')})`,
   );
@@ -45,7 +45,7 @@ export function levelStatement(query: RollupQuery, position: (name: string) => n
     WITH before AS MATERIALIZED (${before}), within AS MATERIALIZED (${within}),
     steps AS (${gauge ? gaugeSteps(from) : deltaSteps(from)}),
     merged AS (
-      SELECT ${[...(query.bySubject ? ['t.customer_id AS subject'] : []), ...groups].map((one) => `${one}, `).join('')}s.at, sum(s.step) AS step
+      SELECT ${[...(query.bySubject ? ['t.customer_id COLLATE "C" AS subject'] : []), ...groups].map((one) => `${one}, `).join('')}s.at, sum(s.step) AS step
       FROM steps AS s
       ${needsGroups ? 'JOIN rollup_groups AS g USING (group_key)' : ''}
       ${query.bySubject ? 'JOIN tenants AS t ON t.id = s.tenant_id' : ''}
@@ -68,7 +68,7 @@ export function levelStatement(query: RollupQuery, position: (name: string) => n
     FROM lasting ${gauge ? 'WHERE at >= since' : ''}
     GROUP BY ${['w', ...names].join(', ')}
     ${gauge ? '' : 'HAVING bool_or(real) OR max(abs(level)) > 0'}
-    ORDER BY ${['w', ...names].join(', ')}`;
+    ORDER BY ${['w', ...names].map((name) => `${name} NULLS FIRST`).join(', ')}`;
   return { text, values };
 }
 

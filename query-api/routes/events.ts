@@ -5,6 +5,13 @@ import { chunkStart } from '../../sinks/index.ts';
 import { fromCursor, limitOf, listOf, tenantsOf, timeOf, toCursor } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
+declare global {
+  interface JSON {
+    /** TC39 proposal-json-parse-with-source: a literal that stringify writes as it is. */
+    rawJSON(text: string): unknown;
+  }
+}
+
 const DAY = 86_400_000;
 const Parameters = Type.Object({
   id: Type.Optional(Type.String()),

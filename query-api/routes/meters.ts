@@ -1,60 +1,98 @@
+import { Readable } from 'node:stream';
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
-import { isZone, WINDOW_SIZES, type WindowSize } from '../../metering/index.ts';
 import { type Meter, type Principal, TidemarkError } from '../../schemas/index.ts';
-import { listOf, tenantsOf, timeOf } from '../access.ts';
+import { tenantsOf, timeOf, toCursor } from '../access.ts';
+import { formatFor, type RowFormat } from '../meters/formats.ts';
+import { type ParsedQuery, parseMeterQuery, QueryBody, QueryParameters } from '../meters/parameters.ts';
+import { explainPieces } from '../meters/plan.ts';
 import { isVisible } from '../meters/present.ts';
-import { type MeterQuery, type MeterResult, runMeterQuery } from '../meters/run-query.ts';
+import { type MeterRow, openMeterQuery } from '../meters/run-query.ts';
+import { listGroupValues, listSubjects } from '../meters/values.ts';
 import type { QueryOptions } from '../options.ts';
 
-declare global {
-  interface JSON {
-    /** TC39 proposal-json-parse-with-source: a literal that stringify writes as it is. */
-    rawJSON(text: string): unknown;
-  }
-}
+const Range = Type.Object({ from: Type.Optional(Type.String()), to: Type.Optional(Type.String()) });
+/** An answer up to this size goes out at once, with its length; a longer one as it is read. */
+const AT_ONCE = 1 << 20;
 
-const EXACT = 'application/vnd.tidemark+json';
-const Strings = Type.Union([Type.String(), Type.Array(Type.String())]);
-const QueryParameters = Type.Object({
-  from: Type.Optional(Type.String({ description: 'ISO 8601, whole minute; default: the first minute with data' })),
-  to: Type.Optional(Type.String({ description: 'ISO 8601, whole minute, exclusive' })),
-  windowSize: Type.Optional(Type.String({ description: WINDOW_SIZES.join(', ') })),
-  windowTimeZone: Type.Optional(Type.String({ description: 'IANA time zone; default UTC' })),
-  subject: Type.Optional(Strings),
-  groupBy: Type.Optional(Strings),
-  filterGroupBy: Type.Optional(Type.Unknown({ description: 'filterGroupBy[endpoint]=/x, repeatable' })),
-  quantile: Type.Optional(Type.String({ description: 'of a PERCENTILE meter; default 0.95' })),
-  empty: Type.Optional(Type.String({ description: '`zero`: windows without data are zero' })),
-});
-
-/** The OpenMeter v1 contract for reading meters, with percentiles beside. */
+/** The OpenMeter v1 contract for querying meters, with percentiles beside. */
 export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options) => {
-  const { pool, directory, catalogue } = options;
+  const { pool, directory, catalogue, now } = options;
 
   app.get(
     '/api/v1/meters/:slug/query',
     { schema: { tags: ['meters'], summary: 'Query a meter', querystring: QueryParameters } },
-    async (request, reply) => {
-      const principal = await request.authorize('read');
-      const query = await parse(request, principal);
-      return answer(request, reply, query, await runMeterQuery(pool, query));
-    },
+    (request, reply) => query(request, reply, request.query as Record<string, unknown>),
   );
+
+  app.post(
+    '/api/v1/meters/:slug/query',
+    { schema: { tags: ['meters'], summary: 'Query a meter by a JSON body', body: QueryBody } },
+    (request, reply) => query(request, reply, request.body as Record<string, unknown>),
+  );
+
+  async function query(request: FastifyRequest, reply: FastifyReply, parameters: Record<string, unknown>) {
+    const principal = await request.authorize('read');
+    const parsed = await parseMeterQuery(await meterOf(request, principal), parameters, principal, directory);
+    return answer(request, reply, parsed);
+  }
+
+  async function answer(request: FastifyRequest, reply: FastifyReply, parsed: ParsedQuery): Promise<FastifyReply> {
+    const { limit } = parsed;
+    const opened = await openMeterQuery(pool, { ...parsed, limit: limit === undefined ? undefined : limit + 1 });
+    const explain = parsed.explain ? JSON.stringify({ rollups: explainPieces(opened.pieces) }) : undefined;
+    const format = formatFor(String(request.headers.accept ?? ''), parsed, opened, explain);
+    reply.type(format.contentType);
+    if (limit === undefined) return stream(reply, format, opened.rows);
+    const rows: MeterRow[] = [];
+    for await (const chunk of opened.rows) rows.push(...chunk);
+    const page = rows.slice(0, limit);
+    const last = page.at(-1);
+    const next =
+      rows.length > limit && last !== undefined && parsed.byValue === undefined
+        ? toCursor([last.windowStart, JSON.stringify(last.key)])
+        : null;
+    if (next !== null && request.method === 'GET') {
+      const url = new URL(request.url, 'http://localhost');
+      url.searchParams.set('cursor', next);
+      reply.header('link', `<${url.pathname}${url.search}>; rel="next"`);
+    }
+    return reply.send(
+      Buffer.from(
+        format.head +
+          page.map(format.row).join(format.between) +
+          (page.length > 0 || format.between === ',' ? format.tail(next) : ''),
+      ),
+    );
+  }
 
   app.get(
     '/api/v1/meters/:slug/subjects',
-    { schema: { tags: ['meters'], summary: 'Subjects of a meter' } },
+    { schema: { tags: ['meters'], summary: 'Subjects of a meter', querystring: Range } },
     async (request) => {
       const principal = await request.authorize('read');
       const meter = await meterOf(request, principal);
       const tenants = await tenantsOf(principal, directory, []);
-      const table = meter.aggregation === 'UNIQUE_COUNT' ? 'members_hour' : 'rollup_groups';
-      const { rows } = await pool.query<{ customer_id: string }>(
-        `SELECT customer_id FROM tenants AS t WHERE ($2::uuid[] IS NULL OR id = ANY ($2)) AND EXISTS (SELECT FROM ${table} WHERE tenant_id = t.id AND meter_id = $1) ORDER BY 1`,
-        [meter.id, tenants?.map((tenant) => tenant.id) ?? null],
-      );
-      return rows.map((row) => row.customer_id);
+      return listSubjects(pool, meter, tenants?.map((tenant) => tenant.id) ?? null, rangeOf(request));
+    },
+  );
+
+  app.get(
+    '/api/v1/meters/:slug/group-by/:key/values',
+    {
+      schema: {
+        tags: ['meters'],
+        summary: 'Values of a group-by of a meter; default: the last 24 hours',
+        querystring: Range,
+      },
+    },
+    async (request) => {
+      const principal = await request.authorize('read');
+      const meter = await meterOf(request, principal);
+      const { key } = request.params as { key: string };
+      const tenants = await tenantsOf(principal, directory, []);
+      const { from = now() - 86_400_000, to } = rangeOf(request);
+      return listGroupValues(pool, meter, key, tenants?.map((tenant) => tenant.id) ?? null, { from, to });
     },
   );
 
@@ -65,105 +103,45 @@ export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
       throw new TidemarkError('unknown_meter', `there is no meter ${slug}`);
     return entry.meter;
   }
-
-  async function parse(request: FastifyRequest, principal: Principal): Promise<MeterQuery> {
-    const meter = await meterOf(request, principal);
-    const parameters = request.query as Record<string, unknown>;
-    const windowSize = windowSizeOf(parameters.windowSize);
-    const windowTimeZone = String(parameters.windowTimeZone ?? 'UTC');
-    if (!isZone(windowTimeZone))
-      throw new TidemarkError('invalid_parameter', `windowTimeZone "${windowTimeZone}" is no IANA time zone`);
-    const names = listOf(parameters.groupBy).flatMap((name) => name.split(','));
-    const groupBy = [...new Set(names.filter((name) => name !== 'subject'))];
-    const filters = filtersOf(parameters);
-    for (const name of [...groupBy, ...filters.keys()])
-      if (!meter.groupBy.includes(name))
-        throw new TidemarkError(
-          'unknown_group',
-          `${meter.slug} has no group-by "${name}"; it has ${['subject', ...meter.groupBy].join(', ')}`,
-        );
-    const quantile = Number(parameters.quantile ?? meter.quantile ?? 0.95);
-    if (!(quantile >= 0 && quantile <= 1)) throw new TidemarkError('invalid_parameter', 'quantile must be from 0 to 1');
-    if (parameters.quantile !== undefined && meter.aggregation !== 'PERCENTILE')
-      throw new TidemarkError('invalid_parameter', `${meter.slug} is a ${meter.aggregation}: it has no quantiles`);
-    if (parameters.empty !== undefined && parameters.empty !== 'zero')
-      throw new TidemarkError('invalid_parameter', 'empty must be "zero"');
-    const tenants = await tenantsOf(principal, directory, listOf(parameters.subject));
-    return {
-      meter,
-      tenantIds: tenants?.map((tenant) => tenant.id) ?? null,
-      from: timeOf('from', parameters.from),
-      to: timeOf('to', parameters.to),
-      windowSize,
-      windowTimeZone,
-      bySubject: names.includes('subject') || listOf(parameters.subject).length > 0,
-      groupBy,
-      filters,
-      quantile,
-      fillEmpty: parameters.empty === 'zero',
-    };
-  }
 };
 
-function windowSizeOf(value: unknown): WindowSize | undefined {
-  if (value === undefined) return undefined;
-  const size = WINDOW_SIZES.find((one) => one === value);
-  if (size === undefined)
-    throw new TidemarkError('invalid_parameter', `windowSize must be one of ${WINDOW_SIZES.join(', ')}`);
-  return size;
+function rangeOf(request: FastifyRequest): { from: number | undefined; to: number | undefined } {
+  const { from, to } = request.query as Record<string, unknown>;
+  const range = { from: timeOf('from', from), to: timeOf('to', to) };
+  if (range.from !== undefined && range.to !== undefined && range.from >= range.to)
+    throw new TidemarkError('invalid_range', '`from` must be before `to`');
+  return range;
 }
 
-/** `filterGroupBy[name]=value` (deep object, as the client sends it), repeatable; or a JSON object. */
-function filtersOf(parameters: Record<string, unknown>): Map<string, string[]> {
-  const filters = new Map<string, string[]>();
-  for (const [key, value] of Object.entries(parameters)) {
-    const name = /^filterGroupBy\[([^\]]+)\](?:\[\d*\])?$/.exec(key)?.[1];
-    if (name !== undefined) filters.set(name, [...(filters.get(name) ?? []), ...listOf(value)]);
+/** Short answers at once, long ones while they are read: at the reader's pace, in bounded memory. */
+async function stream(reply: FastifyReply, format: RowFormat, rows: AsyncGenerator<MeterRow[]>): Promise<FastifyReply> {
+  const texts = write(format, rows);
+  let start = '';
+  while (start.length < AT_ONCE) {
+    const { done, value } = await texts.next();
+    if (done) return reply.send(Buffer.from(start));
+    start += value;
   }
-  return filters;
-}
-
-const iso = (ms: number): string => new Date(ms).toISOString();
-
-function answer(request: FastifyRequest, reply: FastifyReply, query: MeterQuery, result: MeterResult): FastifyReply {
-  const accept = String(request.headers.accept ?? '');
-  if (accept.includes('text/csv')) return reply.type('text/csv; charset=utf-8').send(toCsv(query, result));
-  const exact = accept.includes(EXACT);
-  const body = {
-    ...(result.from === undefined ? {} : { from: iso(result.from) }),
-    ...(result.to === undefined ? {} : { to: iso(result.to) }),
-    ...(query.windowSize === undefined ? {} : { windowSize: query.windowSize }),
-    data: result.rows.map((row) => ({
-      // A JSON number with every digit it has, or the same as a string.
-      value: exact ? row.value : JSON.rawJSON(row.value),
-      windowStart: iso(row.windowStart),
-      windowEnd: iso(row.windowEnd),
-      subject: row.subject,
-      groupBy: row.groupBy,
-      ...(row.quantiles === undefined ? {} : { quantiles: row.quantiles }),
-    })),
-  };
-  return reply.type(exact ? EXACT : 'application/json').send(Buffer.from(JSON.stringify(body)));
-}
-
-function toCsv(query: MeterQuery, result: MeterResult): string {
-  const header = ['window_start', 'window_end', ...(query.bySubject ? ['subject'] : []), ...query.groupBy, 'value'];
-  const lines = result.rows.map((row) =>
-    [
-      iso(row.windowStart),
-      iso(row.windowEnd),
-      ...(query.bySubject ? [row.subject] : []),
-      ...query.groupBy.map((name) => row.groupBy[name]),
-      row.value,
-    ]
-      .map((cell) => csvCell(cell ?? ''))
-      .join(','),
+  return reply.send(
+    Readable.from(
+      (async function* () {
+        yield Buffer.from(start);
+        for await (const text of texts) yield Buffer.from(text);
+      })(),
+      { objectMode: false, highWaterMark: 1 << 16 },
+    ),
   );
-  return `${[header.map(csvCell).join(','), ...lines].join('\r\n')}\r\n`;
 }
 
-/** RFC 4180; a leading =, +, -, @ of a text is no formula: it gets a quote mark before it, numbers stay. */
-function csvCell(cell: string): string {
-  const safe = /^[=+\-@\t\r]/.test(cell) && !/^-?\d+(\.\d+)?$/.test(cell) ? `'${cell}` : cell;
-  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+async function* write(format: RowFormat, rows: AsyncGenerator<MeterRow[]>): AsyncGenerator<string> {
+  let any = false;
+  yield format.head;
+  for await (const chunk of rows) {
+    if (chunk.length === 0) continue;
+    const text = chunk.map(format.row).join(format.between);
+    yield any ? format.between + text : text;
+    any = true;
+  }
+  // A list without rows has no line that ends.
+  if (any || format.between === ',') yield format.tail(null);
 }

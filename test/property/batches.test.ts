@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { binOf } from '../../metering/index.ts';
+import { binOf, LEVEL, LEVELS, readSketchText } from '../../metering/index.ts';
 import { STEPS, type Step } from '../../processors/index.ts';
 import { type AttributeValue, encodeEvent, type PlainEvent } from '../../schemas/index.ts';
 import { openEmbeddedLog, type RecordBatch } from '../../sinks/index.ts';
@@ -11,7 +11,8 @@ import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 import { until } from '../support/server.ts';
 
-const BASE = Date.UTC(2026, 5, 1, 10);
+/** Two hours before a day ends, so that days are added up too. */
+const BASE = Date.UTC(2026, 5, 1, 22);
 const PARTITIONS = 2;
 let database: TestDatabase;
 beforeAll(async () => {
@@ -83,7 +84,7 @@ test('P2, P3, P4: however events are split, repeated, late, failed and restarted
     fc.asyncProperty(scenario, async ({ events, appendAt, batchEvents, failures, restarts, cacheRows }) => {
       const { pool } = database;
       await pool.query(
-        'TRUNCATE tenants, api_keys, log_offsets, events, rollup_groups, rollups_minute, rollups_hour, members_minute, members_hour, dedupe_blocks, dedupe_runs, dedupe_pages, accounting, dead_letters RESTART IDENTITY CASCADE',
+        'TRUNCATE tenants, api_keys, log_offsets, events, rollup_groups, rollups_minute, rollups_hour, rollups_coarse, stale_hours, members_minute, members_hour, dedupe_blocks, dedupe_runs, dedupe_pages, accounting, dead_letters RESTART IDENTITY CASCADE',
       );
       const folder = mkdtempSync(join(tmpdir(), 'tidemark-property-'));
       const log = await openEmbeddedLog({ directory: folder, partitions: PARTITIONS, pollMs: 1 });
@@ -179,6 +180,52 @@ async function compare(events: readonly PlainEvent[]): Promise<void> {
       Object.fromEntries([...users].map(([cell, own]) => [cell, String(new Set(own.map((one) => one.user_id)).size)])),
     );
   }
+  await compareCoarse(counted);
+}
+
+const DAY = 86_400_000;
+
+/** Coarse rows, where they may be read, against the same events. */
+async function compareCoarse(counted: readonly PlainEvent[]): Promise<void> {
+  const { pool } = database;
+  const { rows: shards } = await pool.query<{ customer_id: string; until: number; stale: number[] }>(
+    `SELECT DISTINCT t.customer_id, (CASE WHEN isfinite(o.coarse_until) THEN extract(epoch FROM o.coarse_until) * 1000 ELSE -1e15 END)::float8 AS until,
+       ARRAY(SELECT (extract(epoch FROM hour) * 1000)::float8 FROM stale_hours AS h WHERE h.shard = o.shard) AS stale
+     FROM events AS e JOIN tenants AS t ON t.id = e.tenant_id JOIN log_offsets AS o USING (shard)`,
+  );
+  const byTenant = new Map(shards.map((row) => [row.customer_id, row]));
+  for (const level of LEVELS) {
+    const width = level & LEVEL.byDay ? DAY : 3_600_000;
+    const { rows } = await pool.query<{ cell: string; count: string; sum: string | null; sketch: string | null }>(
+      `SELECT concat_ws('|', r.meter_id, coalesce(t.customer_id, '*'), extract(epoch FROM r.bucket)::bigint, coalesce(g.values::text, '*')) AS cell,
+         r.count::text AS count, trim_scale(r.sum)::text AS sum, r.sketch
+       FROM rollups_coarse AS r JOIN log_offsets AS o USING (shard) LEFT JOIN tenants AS t ON t.id = r.tenant_id LEFT JOIN rollup_groups AS g USING (group_key)
+       WHERE r.level = $1 AND NOT EXISTS (SELECT FROM stale_hours AS h WHERE h.shard = r.shard AND h.hour >= r.bucket AND h.hour < r.bucket + $2 * interval '1 ms')`,
+      [level, width],
+    );
+    // Rows of all tenants are one a shard: added up here.
+    const found = new Map<string, { count: number; sum: bigint | null; bins: Map<number, number> | null }>();
+    for (const { cell, count, sum, sketch } of rows) {
+      const total = found.get(cell) ?? { count: 0, sum: null, bins: null };
+      found.set(cell, total);
+      total.count += Number(count);
+      if (sum !== null) total.sum = (total.sum ?? 0n) + hundredths(sum);
+      if (sketch === null) continue;
+      const bins = total.bins ?? new Map<number, number>();
+      total.bins = bins;
+      readSketchText(sketch, (bin, n) => bins.set(bin, (bins.get(bin) ?? 0) + n));
+    }
+    const due = counted.filter((one) => {
+      const shard = byTenant.get(one.tenant);
+      const start = Math.floor(one.timestamp / width) * width;
+      return (
+        shard !== undefined &&
+        start + width <= shard.until &&
+        !shard.stale.some((hour) => hour >= start && hour < start + width)
+      );
+    });
+    expect([level, shown(found)]).toEqual([level, recompute(due, width, level)]);
+  }
 }
 
 const hourOf = (one: PlainEvent): number => Math.floor(one.timestamp / 3_600_000) * 3_600_000;
@@ -187,6 +234,7 @@ const hourOf = (one: PlainEvent): number => Math.floor(one.timestamp / 3_600_000
 function recompute(
   events: readonly PlainEvent[],
   width: number,
+  level?: number,
 ): Record<string, { count: string; sum: string | null; bins: string | null }> {
   const cells = new Map<string, { count: number; sum: bigint | null; bins: Map<number, number> | null }>();
   const add = (
@@ -198,8 +246,13 @@ function recompute(
     by = 1,
   ) => {
     const bucket = Math.floor(one.timestamp / width) * width;
-    const values = `{${groups.map((group) => group ?? 'NULL').join(',')}}`;
-    const key = `${meter}|${one.tenant}|${bucket / 1000}|${values}`;
+    const grouped = level === undefined || (level & LEVEL.byGroup) !== 0;
+    const finest = groups.length === 0 ? LEVEL.byTenant : LEVEL.byTenant | LEVEL.byGroup;
+    if (level === finest && !PERCENTILES.has(meter)) return;
+    if (level !== undefined && (LEVELS_LAST.has(meter) || (grouped && groups.length === 0))) return;
+    const values = grouped ? `{${groups.map((group) => group ?? 'NULL').join(',')}}` : '*';
+    const tenant = level === undefined || level & LEVEL.byTenant ? one.tenant : '*';
+    const key = `${meter}|${tenant}|${bucket / 1000}|${values}`;
     const cell = cells.get(key) ?? { count: 0, sum: null, bins: null };
     cell.count++;
     if (value !== null) cell.sum = (cell.sum ?? 0n) + hundredths(value);
@@ -230,6 +283,14 @@ function recompute(
     if (tokens !== undefined) add(3, one, [endpoint, null], String(tokens), null);
     if (status === '500') add(4, one, [endpoint, null, status], null, null);
   }
+  return shown(cells);
+}
+
+const PERCENTILES = new Set([2, 6]);
+/** Levels that last until they change: no coarse rows. */
+const LEVELS_LAST = new Set([10]);
+
+function shown(cells: ReadonlyMap<string, { count: number; sum: bigint | null; bins: Map<number, number> | null }>) {
   return Object.fromEntries(
     [...cells].map(([key, { count, sum, bins }]) => [
       key,

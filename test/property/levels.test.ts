@@ -2,7 +2,8 @@ import { Decimal } from 'decimal.js';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { WindowSize } from '../../metering/index.ts';
-import { runMeterQuery, significant } from '../../query-api/meters/run-query.ts';
+import { significant } from '../../query-api/meters/decimals.ts';
+import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import type { Meter } from '../../schemas/index.ts';
 import { defineMeter } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
@@ -140,7 +141,7 @@ test('P3, P12: PEAK and TIME_WEIGHTED_AVG of gauges and deltas equal a plain rec
               quantile: 0.95,
               fillEmpty: false,
             });
-            const got = rows.map((row) => [row.windowStart, row.subject ?? row.groupBy.plan ?? '', row.value]);
+            const got = rows.map((row) => [row.windowStart, row.key[0] ?? '', row.value]);
             expect({ gauge, aggregation, rows: got.sort() }).toEqual({
               gauge,
               aggregation,

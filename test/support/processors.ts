@@ -38,6 +38,7 @@ export const TEST_SETTINGS: ProcessorSettings = {
   windowMs: 35 * 86_400_000,
   unknownTenants: 'create',
   meterRefreshMs: 20,
+  refoldMs: 0,
 };
 
 export const startProcessors = async (pool: Pool, log: EventLog, more: Partial<ProcessorDeps> = {}) =>

@@ -7,7 +7,7 @@ import { costOf } from '../../cli/demo/price.ts';
 import { makeDay } from '../../cli/demo/sample.ts';
 import { detectFormat, parseCsvLine, type ReadLine, readLines, toJson } from '../../cli/import/readers.ts';
 import { murmur2 } from '../../ingest/index.ts';
-import { significant } from '../../query-api/meters/run-query.ts';
+import { significant } from '../../query-api/meters/decimals.ts';
 import { HEADER_V1, readSettings } from '../../schemas/index.ts';
 import { generateKey } from '../../sinks/index.ts';
 import { importsOf, violations } from '../support/rooms.ts';

@@ -155,3 +155,17 @@ test('windows cover the range without gap or overlap, in any zone', () => {
     { numRuns: 60 },
   );
 });
+
+test.each(['America/New_York', 'Australia/Lord_Howe', 'Asia/Kathmandu', 'Pacific/Chatham'])(
+  'hours begin where the clock of %s shows a full one, through its changes',
+  (zone) => {
+    const clock = new Intl.DateTimeFormat('en', { timeZone: zone, minute: 'numeric' });
+    for (const month of [2, 9]) {
+      const from = Date.UTC(2026, month, 20, 0, 15);
+      const to = from + 35 * 86_400_000;
+      const plain = [from];
+      for (let at = from + 900_000; at < to; at += 900_000) if (clock.format(at) === '0') plain.push(at);
+      expect(windowBoundaries(from, to, 'HOUR', zone, 10_000)).toEqual([...plain, to]);
+    }
+  },
+);

@@ -1,2 +1,0 @@
-export { type BackfillDeps, createBackfillJob } from './job.ts';
-export { type Cut, countStored } from './step.ts';
