@@ -22,6 +22,7 @@ const LAYOUTS: Record<TimeTableName, Layout> = {
   },
   rollups_minute: ROLLUPS,
   rollups_hour: ROLLUPS,
+  rollups_coarse: { segmentBy: 'meter_id, level, tenant_id', orderBy: 'bucket, group_key, shard' },
   members_minute: MEMBERS,
   members_hour: MEMBERS,
 };
