@@ -1,3 +1,7 @@
+export * from './budgets/budgets.ts';
+export * from './business/business.ts';
+export * from './business/mrr.ts';
+export * from './business/what-if.ts';
 export * from './credits/credits.ts';
 export * from './jobs.ts';
 export * from './plans/plans.ts';
@@ -18,4 +22,6 @@ export * from './subscriptions/segments.ts';
 export * from './subscriptions/subscriptions.ts';
 export * from './usage/database-events.ts';
 export type * from './usage/ports.ts';
+export * from './webhooks/deliver.ts';
+export * from './webhooks/endpoints.ts';
 export * from './webhooks/outbox.ts';

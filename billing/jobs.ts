@@ -2,6 +2,7 @@ import { Type } from 'typebox';
 import type { Job } from '../schemas/index.ts';
 import { TidemarkError } from '../schemas/index.ts';
 import { type CloseDeps, closePeriods } from './statements/close.ts';
+import { deliverDue } from './webhooks/deliver.ts';
 
 export const CLOSE_JOB = 'close_statements';
 
@@ -20,6 +21,8 @@ export function closeJob(deps: CloseDeps, graceMs: number): Job {
         signal,
         onBatch: (statements) => progress({ statements }),
       });
+      // What was announced goes out now; what fails is tried again by its own job.
+      if (closed.length > 0) await deliverDue(deps.pool, deps.now, signal);
       return { statements: closed.length, first: closed[0] ?? null, last: closed.at(-1) ?? null, failed };
     },
   };

@@ -1,6 +1,6 @@
 /** Billing, put together: what it reads meters and raw events with, and its jobs. */
 import type { Pool } from 'pg';
-import { closeJob, readDatabaseEvents } from '../billing/index.ts';
+import { budgetJob, closeJob, deliverJob, readDatabaseEvents } from '../billing/index.ts';
 import type { BillingOptions } from '../query-api/index.ts';
 import { type Job, type MeterCatalogue, type Settings, TidemarkError } from '../schemas/index.ts';
 import { readMeterUsage } from '../sinks/index.ts';
@@ -30,5 +30,6 @@ export function createBilling({
     adjustWithinMs: settings.BILLING_ADJUST_DAYS * 24 * HOUR_MS,
     graceMs: settings.BILLING_GRACE_HOURS * HOUR_MS,
   };
-  return { options, jobs: [closeJob({ ...options, pool, now: Date.now }, options.graceMs)] };
+  const deps = { ...options, pool, now: Date.now };
+  return { options, jobs: [closeJob(deps, options.graceMs), deliverJob(pool, Date.now), budgetJob(deps)] };
 }

@@ -1,5 +1,7 @@
 import type { FastifyPluginAsync } from 'fastify';
 import type { QueryOptions } from './options.ts';
+import { businessRoutes } from './routes/business.ts';
+import { creditRoutes } from './routes/credits.ts';
 import { eventRoutes } from './routes/events.ts';
 import { jobRoutes } from './routes/jobs.ts';
 import { meterDefinitionRoutes } from './routes/meter-definitions.ts';
@@ -10,6 +12,7 @@ import { ratingRoutes } from './routes/rating.ts';
 import { statementRoutes } from './routes/statements.ts';
 import { subscriptionRoutes } from './routes/subscriptions.ts';
 import { tenantRoutes } from './routes/tenants.ts';
+import { webhookRoutes } from './routes/webhooks.ts';
 
 export type { BillingOptions } from './billing-options.ts';
 export type { QueryOptions } from './options.ts';
@@ -26,4 +29,7 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(planRoutes, options);
   await app.register(subscriptionRoutes, options);
   await app.register(statementRoutes, options);
+  await app.register(creditRoutes, options);
+  await app.register(webhookRoutes, options);
+  await app.register(businessRoutes, options);
 };

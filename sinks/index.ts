@@ -1,3 +1,4 @@
 export * from './database/index.ts';
 export * from './log/index.ts';
+export * from './notify/index.ts';
 export * from './objects/index.ts';

@@ -55,6 +55,8 @@ export async function listStatements(
     tenantIds: readonly string[] | null;
     subscription: string | null;
     status: 'closed' | 'void' | null;
+    /** Unix ms: only periods that ended in (from, to] */
+    endedIn?: { from: number; to: number };
     before: number | null;
     limit: number;
   },
@@ -62,8 +64,17 @@ export async function listStatements(
   const { rows } = await database.query<Row>(
     `${SELECT} WHERE ($1::uuid[] IS NULL OR s.tenant_id = ANY ($1)) AND ($2::uuid IS NULL OR s.subscription_id = $2)
        AND ($3::bigint IS NULL OR s.number < $3) AND ($5::text IS NULL OR (v.number IS NULL) = ($5 = 'closed'))
+       AND ($6::timestamptz IS NULL OR s.period_to > $6) AND ($7::timestamptz IS NULL OR s.period_to <= $7)
      ORDER BY s.number DESC LIMIT $4`,
-    [page.tenantIds, page.subscription, page.before, page.limit, page.status],
+    [
+      page.tenantIds,
+      page.subscription,
+      page.before,
+      page.limit,
+      page.status,
+      page.endedIn === undefined ? null : new Date(page.endedIn.from).toISOString(),
+      page.endedIn === undefined ? null : new Date(page.endedIn.to).toISOString(),
+    ],
   );
   return rows.map(toStored);
 }

@@ -1,5 +1,5 @@
-import type { CheckedCharge, Fraction } from '../rating/index.ts';
 import type { Plan } from '../plans/plans.ts';
+import type { CheckedCharge, Fraction } from '../rating/index.ts';
 import type { Period } from './periods.ts';
 
 /** A part of a period under one plan. Times are Unix ms. */

@@ -1,4 +1,4 @@
-import { type Meter, type MeterEntry, propertyOf, type Principal } from '../../schemas/index.ts';
+import { type Meter, type MeterEntry, type Principal, propertyOf } from '../../schemas/index.ts';
 
 /** Whether a caller may know of a meter: a tenant's own ones are its and the platform's. */
 export const isVisible = (meter: Meter, principal: Principal): boolean =>

@@ -1,0 +1,1 @@
+export * from './webhook/send-webhook.ts';
