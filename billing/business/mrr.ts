@@ -1,4 +1,4 @@
-import { Exact, ONCE, rateCharge, ZERO } from '../rating/index.ts';
+import { type Exact, ONCE, rateCharge, ZERO } from '../rating/index.ts';
 import { MONTHS } from '../subscriptions/periods.ts';
 import type { Subscription } from '../subscriptions/subscriptions.ts';
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { type Interval, type Period, periodAt, periodFrom, type PeriodRules } from '../../billing/index.ts';
+import { type Interval, type Period, type PeriodRules, periodAt, periodFrom } from '../../billing/index.ts';
 
 const rules = (start: string, more: Partial<PeriodRules> & { interval?: Interval } = {}): PeriodRules => ({
   start: Date.parse(start),

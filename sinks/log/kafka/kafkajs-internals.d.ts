@@ -4,8 +4,8 @@
  * kafkajs 2.2.4 is pinned in package.json; these shapes are its own.
  */
 declare module 'kafkajs/src/cluster/index.js' {
-  import type { Encoder } from 'kafkajs/src/protocol/encoder.js';
   import type { ISocketFactory, logger, RetryOptions, SASLOptions } from 'kafkajs';
+  import type { Encoder } from 'kafkajs/src/protocol/encoder.js';
 
   export interface ProtocolRequest<Response> {
     request: { apiKey: number; apiVersion: number; apiName: string; encode(): Promise<Encoder> };
