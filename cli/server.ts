@@ -19,6 +19,7 @@ import { createHttp } from './http.ts';
 import { runJobs } from './jobs.ts';
 import { watchLag } from './lag.ts';
 import { openLog } from './log.ts';
+import { meterJobs } from './meters.ts';
 import { createMetrics } from './metrics.ts';
 import { startProcessors } from './processor-thread.ts';
 import { openStorage } from './storage.ts';
@@ -59,7 +60,7 @@ export async function startServer(
       statementTimeoutMs: 60_000,
     });
     disposers.push(() => pool.end());
-    await openStorage(pool, settings, logger);
+    const engine = await openStorage(pool, settings, logger);
     const { log, counters } = await openLog(settings, folder.log, logger);
     disposers.push(() => log.close());
     const directory = openTenantDirectory(pool);
@@ -92,7 +93,7 @@ export async function startServer(
         },
       });
     const billing = createBilling({ pool, catalogue, settings });
-    const jobs = runJobs([...billing.jobs], { pool, settings, logger, disposers });
+    const jobs = runJobs([...billing.jobs, ...meterJobs({ pool, engine, log })], { pool, settings, logger, disposers });
     if (settings.ROLES.has('query'))
       await app.register(queryRoutes, {
         pool,

@@ -7,3 +7,4 @@ export * from './meters.ts';
 export * from './principal.ts';
 export * from './settings.ts';
 export * from './time-tables.ts';
+export * from './withdrawals.ts';

@@ -17,8 +17,13 @@ export interface CompiledMeter {
 }
 
 /** Every attribute that a column or a meter needs by name. */
-export function attributeNamesOf(meters: readonly Meter[]): string[] {
-  const names = new Set(ATTRIBUTE_COLUMNS.map((column) => column.name));
+export const attributeNamesOf = (meters: readonly Meter[]): string[] => [
+  ...new Set([...ATTRIBUTE_COLUMNS.map((column) => column.name), ...meterAttributes(meters)]),
+];
+
+/** Every attribute that the meters read. */
+export function meterAttributes(meters: readonly Meter[]): string[] {
+  const names = new Set<string>();
   for (const meter of meters) {
     for (const name of meter.groupBy) names.add(propertyOf(meter, name));
     if (meter.valueProperty !== undefined) names.add(meter.valueProperty);

@@ -21,6 +21,14 @@ export interface KnownTenant {
   id: Uint8Array;
 }
 
+/** What the database has, Unix ms (see the members of `Rollups`). */
+export interface RollupState {
+  watermark: number;
+  foldedUntil: number;
+  /** no row of these meters is there yet, however old */
+  empty?: boolean;
+}
+
 /** A meter and its place among the owner's. */
 interface MeterEntry {
   meter: CompiledMeter;
@@ -56,8 +64,10 @@ export class Rollups {
   /** hours that begin before this have hour rows, which late events change too (Unix ms) */
   foldedUntil: number;
   #latestMinute = Number.NEGATIVE_INFINITY;
+  /** the database has no rows of these meters where this counts */
+  readonly #empty: boolean;
 
-  constructor(meters: readonly Meter[], names: AttributeNames, state: { watermark: number; foldedUntil: number }) {
+  constructor(meters: readonly Meter[], names: AttributeNames, state: RollupState) {
     this.#meters = meters.map((meter) => compileMeter(meter, names));
     this.#scoped = this.#meters.some((meter) => meter.tenantId !== null);
     this.#keyWidth = 2 + Math.max(0, ...meters.map((meter) => meter.groupBy.length));
@@ -66,6 +76,7 @@ export class Rollups {
     this.#dimensionIds = new Int32Array(names.names.length);
     this.newAfter = state.watermark;
     this.foldedUntil = state.foldedUntil;
+    this.#empty = state.empty === true;
   }
 
   /** Adds one event to the rows of batch number `batch`. */
@@ -162,7 +173,7 @@ export class Rollups {
     if (known !== undefined) return known;
     const isHour = rows === series.hours;
     const row = new Row(series, bucket, isHour);
-    row.based = !isHour && bucket > this.newAfter;
+    row.based = this.#empty || (!isHour && bucket > this.newAfter);
     rows.set(bucket / MINUTE, row);
     this.rowCount++;
     return row;

@@ -65,7 +65,10 @@ export async function changeMeter(pool: Pool, entry: MeterEntry, change: MeterCh
     if (serving === undefined || isDeepStrictEqual(newest?.definition, change.definition)) return;
     if (!isDeepStrictEqual(meaningOf(serving.definition), meaningOf(change.definition)))
       await refuseWhereCounted(client, serving.id, entry.meter.slug);
-    await client.query(`UPDATE meter_versions SET state = 'retired' WHERE meter = $1 AND state = 'next'`, [entry.key]);
+    await client.query(
+      `UPDATE meter_versions SET state = 'retired', retired_at = now() WHERE meter = $1 AND state = 'next'`,
+      [entry.key],
+    );
     if (!isDeepStrictEqual(serving.definition, change.definition))
       await addVersion(client, entry.key, 'next', change.definition);
   });
@@ -87,7 +90,7 @@ export async function deleteMeter(pool: Pool, key: string): Promise<void> {
   await withTransaction(pool, async (client) => {
     await client.query('UPDATE meters SET deleted_at = now() WHERE key = $1', [key]);
     await client.query(
-      `UPDATE meter_versions SET state = 'retired' WHERE meter = $1 AND state IN ('serving', 'next')`,
+      `UPDATE meter_versions SET state = 'retired', retired_at = now() WHERE meter = $1 AND state IN ('serving', 'next')`,
       [key],
     );
   });

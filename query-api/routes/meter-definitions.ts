@@ -40,7 +40,7 @@ const ChangedMeter = Type.Partial(Type.Object({ ...Names, ...Definition }));
 
 /** Meters: list, get, create, change, delete, in OpenMeter's v1 shape. */
 export const meterDefinitionRoutes: FastifyPluginAsync<QueryOptions> = async (app, options) => {
-  const { pool, directory, catalogue } = options;
+  const { pool, directory, catalogue, jobs } = options;
 
   app.get('/api/v1/meters', { schema: { tags: ['meters'], summary: 'List meters' } }, async (request) => {
     const principal = await request.authorize('read');
@@ -71,6 +71,7 @@ export const meterDefinitionRoutes: FastifyPluginAsync<QueryOptions> = async (ap
         metadata: metadata ?? null,
         definition,
       });
+      await askForBackfill(slug);
       return reply.code(201).send(await present(await known(key)));
     },
   );
@@ -86,6 +87,7 @@ export const meterDefinitionRoutes: FastifyPluginAsync<QueryOptions> = async (ap
       const now = presentMeter({ ...entry, meter: entry.next ?? entry.meter }, null);
       const definition = readDefinition({ ...now, ...request.body });
       await changeMeter(pool, entry, { name, description, metadata, definition });
+      await askForBackfill(entry.meter.slug);
       return present(await known(entry.key));
     },
   );
@@ -124,6 +126,12 @@ export const meterDefinitionRoutes: FastifyPluginAsync<QueryOptions> = async (ap
     const entry = await catalogue.find(key);
     if (entry === undefined) throw new TidemarkError('unknown_meter', 'the meter was deleted meanwhile');
     return entry;
+  }
+
+  /** The schedule would come to it too, minutes later. */
+  async function askForBackfill(meter: string): Promise<void> {
+    // A run that is about to end would not see this change: other params make it another run.
+    await jobs.request('meter_backfill', { meter, at: new Date(options.now()).toISOString() });
   }
 
   async function present(entry: MeterEntry) {

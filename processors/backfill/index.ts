@@ -1,0 +1,2 @@
+export { type BackfillDeps, createBackfillJob } from './job.ts';
+export { type Cut, countStored } from './step.ts';
