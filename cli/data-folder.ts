@@ -46,6 +46,14 @@ export function adminKeyOf(folder: string, given: string | undefined): { key: st
   return { key, made: true };
 }
 
+/** The key that encrypts stored secrets: from the settings, or made once and kept in the folder, readable by its owner only. */
+export function secretKeyOf(folder: string, given: string | undefined): string {
+  if (given !== undefined) return given;
+  const file = join(folder, 'secret.key');
+  if (!existsSync(file)) writeFileSync(file, `${randomBytes(32).toString('base64url')}\n`, { mode: 0o600 });
+  return readFileSync(file, 'utf8').trim();
+}
+
 function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);

@@ -1,9 +1,10 @@
 /** The processors in a thread of their own: ingest and queries keep the main thread. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { BUILTIN_METERS } from '../metering/index.ts';
-import { runProcessors, type Step } from '../processors/index.ts';
+import { runProcessors } from '../processors/index.ts';
 import { readSettings } from '../schemas/index.ts';
 import { connect, detectEngine, openTenantDirectory } from '../sinks/index.ts';
+import { faultFrom } from './fault.ts';
 import { openLog } from './log.ts';
 import { createLogger } from './logger.ts';
 
@@ -56,13 +57,3 @@ port.on('message', async (message: unknown) => {
   port.close();
 });
 port.postMessage({ ready: true });
-
-/** For crash tests only: `<step>:<n>` kills the process with SIGKILL when that step is passed for the n-th time. */
-function faultFrom(text: string | undefined): ((step: Step) => void) | undefined {
-  if (!text) return undefined;
-  const [at, count = '1'] = text.split(':');
-  let left = Number(count);
-  return (step) => {
-    if (step === at && --left === 0) process.kill(process.pid, 'SIGKILL');
-  };
-}

@@ -10,6 +10,7 @@ import {
   openKeyStore,
   openMeterCatalogue,
   openTenantDirectory,
+  secureUrl,
   startEmbeddedPostgres,
 } from '../sinks/index.ts';
 import { createBilling } from './billing.ts';
@@ -23,6 +24,7 @@ import { meterJobs } from './meters.ts';
 import { createMetrics } from './metrics.ts';
 import { startProcessors } from './processor-thread.ts';
 import { openStorage } from './storage.ts';
+import { openTenancy } from './tenancy.ts';
 
 export interface RunningServer {
   address: string;
@@ -53,7 +55,10 @@ export async function startServer(
     const folder = openDataFolder(settings.TIDEMARK_DATA);
     disposers.push(() => folder.release());
     const admin = adminKeyOf(folder.path, settings.TIDEMARK_ADMIN_KEY);
-    const databaseUrl = settings.DATABASE_URL ?? (await embeddedDatabase(folder.postgres, disposers, logger));
+    const databaseUrl =
+      settings.DATABASE_URL === undefined
+        ? await embeddedDatabase(folder.postgres, disposers, logger)
+        : secureUrl(settings.DATABASE_URL, settings.DATABASE_TLS);
     const pool = connect(databaseUrl, {
       max: settings.DATABASE_POOL,
       name: 'tidemark-http',
@@ -72,6 +77,7 @@ export async function startServer(
     const lag = watchLag(pool, log, logger);
     disposers.push(() => lag.stop());
 
+    const tenancy = await openTenancy({ settings, env, databaseUrl, dataFolder: folder.path, logger, disposers });
     const app = await createHttp({ keys, logger, isStopping: () => stopping });
     const ingest: IngestMetrics = { requests: 0, accepted: 0, rejected: 0 };
     await app.register(healthRoutes, { pool, log, metrics: createMetrics({ ingest, lag, processors, log: counters }) });
@@ -99,8 +105,10 @@ export async function startServer(
         pool,
         log,
         directory,
+        keys,
         catalogue,
         jobs,
+        tenancy,
         billing: billing.options,
         now: Date.now,
       });

@@ -27,7 +27,6 @@ const LOG_FIELDS = byName(['timestamp', 'customer_id', 'idempotency_key', 'reque
 const DATA_FIELDS = byName(['customer_id', 'user_id', 'request_id']);
 const CLOUD_FIELDS = byName(['specversion', 'id', 'source', 'type', 'subject', 'time', 'datacontenttype']);
 const MOST = LIMITS.attributes;
-const DOT = 46;
 
 type Mode = 'log' | 'cloudevent' | 'data';
 const FIELDS_OF: Record<Mode, Map<number, { name: Buffer; field: number }[]>> = {
@@ -172,7 +171,7 @@ export class EventScan {
     this.#forgetEarlier(nameStart, nameEnd);
     const { bytes } = scanner;
     let stays = nameEnd - nameStart > LIMITS.attributeBytes || nameEnd === nameStart;
-    for (let i = nameStart; i < nameEnd; i++) if (bytes[i] === DOT) stays = true;
+    for (let i = nameStart; i < nameEnd; i++) if (bytes[i] === 46) stays = true;
     const next = scanner.peek();
     if (next === CHAR.open || next === CHAR.openArray) {
       this.#nested(scanner.text(nameStart, nameEnd), 1);
@@ -353,20 +352,16 @@ export class EventScan {
     const maybe = (this.#seen & bit) !== 0;
     this.#seen |= bit;
     if (!maybe) return;
+    const name = this.#scanner.text(start, end);
     for (let i = this.count - 1; i >= 0; i--) {
-      const from = this.nameStarts[i] as number;
-      const length = (this.nameEnds[i] as number) - from;
-      // Of the same name, or flattened from below it.
-      const isCovered = length === end - start || (length > end - start && bytes[from + end - start] === DOT);
-      if (isCovered && sameBytes(bytes, from, start, end - start)) this.#remove(i);
+      const other = this.#scanner.text(this.nameStarts[i] as number, this.nameEnds[i] as number);
+      if (other === name || other.startsWith(`${name}.`)) this.#remove(i);
     }
-    for (let i = 0; i < this.members.length; i += 4) {
-      const from = this.members[i + 2] as number;
-      if ((this.members[i + 3] as number) - from !== end - start || !sameBytes(bytes, from, start, end - start))
-        continue;
-      this.members.splice(i, 4);
-      i -= 4;
-    }
+    for (let i = 0; i < this.members.length; i += 4)
+      if (this.#scanner.text(this.members[i + 2] as number, this.members[i + 3] as number) === name) {
+        this.members.splice(i, 4);
+        i -= 4;
+      }
   }
 
   #remove(i: number): void {
@@ -401,9 +396,4 @@ function findField(
     return one.field;
   }
   return -1;
-}
-
-function sameBytes(bytes: Uint8Array, a: number, b: number, length: number): boolean {
-  for (let i = 0; i < length; i++) if (bytes[a + i] !== bytes[b + i]) return false;
-  return true;
 }

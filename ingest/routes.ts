@@ -52,6 +52,8 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
 
   async function receive(request: FastifyRequest, reply: FastifyReply, form: BodyForm): Promise<FastifyReply> {
     const principal = await request.authorize('ingest');
+    if (principal.tenant?.status === 'suspended')
+      throw new TidemarkError('tenant_suspended', 'the tenant is suspended: nothing was accepted');
     const backfill = request.headers['tidemark-backfill'] === 'true';
     if (backfill && !principal.scopes.has('admin'))
       throw new TidemarkError('forbidden', 'Tidemark-Backfill needs the scope admin');

@@ -69,7 +69,8 @@ interface TenantSlot extends Range {
 
 const API_CALL: Range = { bytes: Buffer.from('api_call'), start: 0, end: 8 };
 const NONE: Range = { bytes: Buffer.alloc(0), start: -1, end: 0 };
-const CLOSED = new Set(['suspended', 'deleted']);
+/** A tenant in one of these states sends nothing. */
+const CLOSED = { suspended: 'tenant_suspended', deleted: 'tenant_deleted' } as const;
 
 /**
  * Scans a whole body.
@@ -85,13 +86,11 @@ class BodyScan {
   readonly #scan: EventScan;
   readonly #writers: (RecordWriter | undefined)[] = [];
   readonly #slots = new Map<string, TenantSlot>();
-  /** the slots again, by a hash of the name's bytes: most events need no string to find theirs */
-  readonly #near: (TenantSlot | undefined)[] = [];
   readonly #valid: boolean;
   readonly #result: ScannedBody = { batches: [], accepted: 0, rejected: [], unknown: new Set(), taken: new Map() };
   #index = 0;
-  /** of a tenant's own key */
-  #own: TenantSlot | undefined;
+  /** the last event's tenant: the next one's is mostly the same */
+  #last: TenantSlot | undefined;
 
   constructor(body: Buffer, context: ScanContext) {
     this.#context = context;
@@ -307,8 +306,7 @@ class BodyScan {
           scan.refuse('wrong_tenant', field, 'the key belongs to another tenant');
           return undefined;
         }
-      this.#own ??= this.#slot(own, principal.tenant);
-      slot = this.#own;
+      slot = this.#last ?? this.#slot(own, principal.tenant);
     } else {
       const range = named.start >= 0 ? named : subject;
       if (range.start < 0) {
@@ -319,15 +317,13 @@ class BodyScan {
         scan.refuse('field_too_long', 'subject', `at most ${LIMITS.tenant} bytes`);
         return undefined;
       }
-      const hash = hashOfName(range);
-      const near = this.#near[hash];
-      const known = near !== undefined && sameBytes(near, range) ? near : this.#slotOf(range);
+      const known = this.#last !== undefined && sameBytes(this.#last, range) ? this.#last : this.#slotOf(range);
       if (known === undefined) return undefined;
-      this.#near[hash] = known;
       slot = known;
       if (named.start >= 0 && subject.start >= 0 && !sameBytes(named, subject))
         scan.addText('subject', subject.start, subject.end);
     }
+    this.#last = slot;
     if (slot.refusal !== null) {
       scan.refuse(slot.refusal.code, slot.refusal.field, slot.refusal.detail);
       return undefined;
@@ -361,8 +357,8 @@ class BodyScan {
     let refusal: TenantSlot['refusal'] = null;
     if (tenant === null && settings.unknownTenants === 'reject')
       refusal = { code: 'unknown_tenant', field: 'customer_id', detail: 'there is no such tenant' };
-    else if (tenant !== null && CLOSED.has(tenant.status))
-      refusal = { code: 'unknown_tenant', field: 'customer_id', detail: `the tenant is ${tenant.status}` };
+    else if (tenant !== null && (tenant.status === 'suspended' || tenant.status === 'deleted'))
+      refusal = { code: CLOSED[tenant.status], field: 'customer_id', detail: `the tenant is ${tenant.status}` };
     const slot: TenantSlot = {
       bytes,
       start: 0,
@@ -387,12 +383,6 @@ function hashOfKey(envelope: Envelope, key: Range): number {
     key.bytes.subarray(key.start, key.end),
   ]);
   return murmur2(pair) & 0x7fffffff;
-}
-
-function hashOfName({ bytes, start, end }: Range): number {
-  let hash = end - start;
-  for (let i = start; i < end; i++) hash = (Math.imul(hash, 31) + (bytes[i] as number)) | 0;
-  return hash & 1023;
 }
 
 function sameBytes(a: Range, b: Range): boolean {

@@ -6,7 +6,7 @@ import { adoptDefinitions, type DefinitionWatch } from './definitions.ts';
 import { AttributeNames, EventView } from './event-view.ts';
 import { acquire, advanceFold, confirm, type Ownership } from './ownership.ts';
 import { type BatchBuffers, createPipeline, newBatchBuffers, type PreparedBatch } from './pipeline.ts';
-import { Fenced, type ProcessorDeps, type ProcessorMetrics } from './ports.ts';
+import { Fenced, Forgotten, type ProcessorDeps, type ProcessorMetrics } from './ports.ts';
 import { RawEventWriter } from './raw-events.ts';
 import { attributeNamesOf } from './rollups/compile.ts';
 import { CoarseKeeper } from './rollups/coarse-keeper.ts';
@@ -55,7 +55,7 @@ export class PartitionOwner {
   readonly #budget: FilterBudget;
   readonly #metrics: ProcessorMetrics;
   readonly #watch: DefinitionWatch;
-  readonly #tenants: Tenants;
+  #tenants: Tenants;
   readonly #forced = new Map<number, Fault>();
   #limit: number;
   #failures = 0;
@@ -93,7 +93,8 @@ export class PartitionOwner {
           this.#deps.logger.warn({ partition: this.#partition.partition }, error.message);
           return;
         }
-        await this.#recover(broken);
+        if (error instanceof Forgotten) this.#forget(error);
+        else await this.#recover(broken);
       } finally {
         // A connection with an open transaction or a lost server is thrown away, never lent again.
         client?.release(broken);
@@ -268,6 +269,14 @@ export class PartitionOwner {
   }
 
   /** After a failure memory is dropped (the next round starts from the database); a refused record is hunted down. */
+  /** The identity of tenants is held across failures; it goes too. */
+  #forget(error: Forgotten): void {
+    const { directory, logger, settings } = this.#deps;
+    logger.info({ partition: this.#partition.partition }, error.message);
+    directory.forget();
+    this.#tenants = new Tenants(directory, settings.unknownTenants);
+  }
+
   async #recover(error: Error): Promise<void> {
     this.#metrics.failures++;
     const code = 'code' in error && typeof error.code === 'string' ? error.code : '';

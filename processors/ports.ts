@@ -70,3 +70,8 @@ export interface ProcessorMetrics {
 export class Fenced extends Error {
   override name = 'Fenced';
 }
+
+/** What an owner holds in memory was taken away (a tenant purged, or undone): start over from the database. */
+export class Forgotten extends Error {
+  override name = 'Forgotten';
+}

@@ -8,6 +8,7 @@ import { meterDefinitionRoutes } from './routes/meter-definitions.ts';
 import { meterRoutes } from './routes/meters.ts';
 import { operationRoutes } from './routes/operations.ts';
 import { planRoutes } from './routes/plans.ts';
+import { provisioningRoutes } from './routes/provisioning.ts';
 import { ratingRoutes } from './routes/rating.ts';
 import { statementRoutes } from './routes/statements.ts';
 import { subscriptionRoutes } from './routes/subscriptions.ts';
@@ -25,6 +26,7 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(operationRoutes, options);
   await app.register(jobRoutes, options);
   await app.register(tenantRoutes, options);
+  await app.register(provisioningRoutes, options);
   await app.register(ratingRoutes);
   await app.register(planRoutes, options);
   await app.register(subscriptionRoutes, options);

@@ -1,16 +1,19 @@
 import type { Pool } from 'pg';
-import type { JobQueue, MeterCatalogue, TenantDirectory } from '../schemas/index.ts';
+import type { JobQueue, KeyStore, MeterCatalogue, TenantDirectory } from '../schemas/index.ts';
 import type { EventLog } from '../sinks/index.ts';
 import type { BillingOptions } from './billing-options.ts';
+import type { Tenancy } from '../tenants/index.ts';
 
 /** What the reading routes need. */
 export interface QueryOptions {
   pool: Pool;
   log: EventLog;
   directory: TenantDirectory;
+  keys: KeyStore;
   catalogue: MeterCatalogue;
   jobs: JobQueue;
   billing: BillingOptions;
+  tenancy: Tenancy;
   /** Unix ms */
   now(): number;
 }

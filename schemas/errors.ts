@@ -128,6 +128,40 @@ export const ERRORS = {
   // Tenants, migrations, pools
   pool_timeout: kind(503, true, 'No connection came free', 'All connections of this tenant are in use: try again.'),
   pool_queue_full: kind(503, true, 'Too many wait for a connection', 'Slow down, then send the same request again.'),
+  tenant_suspended: kind(403, false, 'The tenant is suspended', 'Resume it: POST /api/v1/tenants/{ref}/resume.'),
+  tenant_deleted: kind(403, false, 'The tenant is deleted', 'Within its grace period it can be resumed.'),
+  tenant_not_ready: kind(409, true, 'The tenant is not ready', 'Wait until its provisioning has ended.'),
+  tenant_unprovisioned: kind(
+    409,
+    false,
+    'The tenant has no schema',
+    'Only events have made it known: POST /api/v1/tenants with its customer_id provisions it.',
+  ),
+  idempotency_mismatch: kind(
+    422,
+    false,
+    'The Idempotency-Key was used for another request',
+    'Use a new key for a new request; repeat the old one unchanged.',
+  ),
+  provisioning_failed: kind(
+    503,
+    true,
+    'Provisioning failed',
+    'Everything was undone: the same request may be sent again.',
+  ),
+  secret_unreadable: kind(
+    500,
+    false,
+    'A stored secret can not be read',
+    'Set TIDEMARK_SECRET_KEY to the key that it was made with, or rotate the secret.',
+  ),
+  unknown_backup: kind(404, false, 'Unknown backup', 'GET /api/v1/tenants/{ref}/backups lists them.'),
+  backup_damaged: kind(
+    500,
+    false,
+    'The backup does not match its manifest',
+    'Nothing was restored: take another backup.',
+  ),
 
   // Billing
   invalid_charge: kind(400, false, 'Invalid charge', 'The detail names the place; docs/billing.md has every field.'),

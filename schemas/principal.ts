@@ -37,6 +37,8 @@ export interface TenantDirectory {
   findAll(customerIds: readonly string[]): Promise<Map<string, Tenant>>;
   /** Creates the unknown ones as metering-only tenants (`discovered`); idempotent, safe from many processes. */
   discover(customerIds: readonly string[]): Promise<Map<string, Tenant>>;
+  /** Forgets what is cached: a change is seen at once in this process. */
+  forget(): void;
 }
 
 /** API keys. */
@@ -46,6 +48,8 @@ export interface KeyStore {
    * @returns undefined for an unknown, malformed or revoked key
    */
   authenticate(bearer: string): Promise<Principal | undefined>;
+  /** Forgets what is cached: a change is seen at once in this process. */
+  forget(): void;
 }
 
 declare module 'fastify' {

@@ -222,6 +222,31 @@ const TABLE = {
     ...secret('Read replica of the database, for reads of tenants that are used much'),
     parse: parseDatabaseUrl,
   },
+  TIDEMARK_SECRET_KEY: secret(
+    'Encrypts stored secrets (AES-256-GCM); made and kept in the data folder where unset. Every process needs the same',
+    32,
+  ),
+  DATABASE_TLS: choice(
+    'required',
+    ['required', 'optional'],
+    'TLS 1.3 to a DATABASE_URL that is not local; `optional` leaves it to the URL',
+  ),
+  TENANT_DOMAIN: text('', "Domain of tenants' subdomains, as example.com; empty: none is shown"),
+  TENANT_DELETE_DAYS: integer(30, 0, 3650, 'Days between the deletion of a tenant and its purge'),
+  PROVISIONING_AT_ONCE: integer(4, 1, 64, 'Tenants that this process provisions at the same time; more wait'),
+  PROVISIONING_WAIT_MS: integer(
+    5_000,
+    0,
+    60_000,
+    'How long POST /api/v1/tenants waits for the end (201) before it answers 202',
+  ),
+  SMTP_URL: {
+    ...secret('smtp:// or smtps:// server for mail; .eml files in the data folder where unset'),
+    parse: parseSmtpUrl,
+  },
+  MAIL_FROM: text('Tidemark <tidemark@localhost>', 'Sender of mail'),
+  BETTERSTACK_TOKEN: secret('Token of Better Stack: each tenant gets a heartbeat there'),
+  BETTERSTACK_URL: { ...text('https://uptime.betterstack.com', 'Address of its API'), parse: parseHttpUrl },
 
   // Billing
   BILLING_GRACE_HOURS: integer(24, 0, 8_760, 'Hours that a billing period stays open after its end, for late events'),
@@ -332,6 +357,13 @@ function parseBrokers(value: string): readonly string[] {
   const brokers = value.split(',').map((part) => part.trim());
   if (brokers.some((broker) => !/^[^\s:/]+:\d{1,5}$/.test(broker))) throw new Error('must be "host:port,host:port,…"');
   return brokers;
+}
+
+function parseSmtpUrl(value: string): string {
+  const url = URL.parse(value);
+  // The value may hold a password: it is not repeated.
+  if (url === null || !/^smtps?:$/.test(url.protocol)) throw new Error('must be a smtp:// or smtps:// URL');
+  return value;
 }
 
 function parseRoles(value: string): ReadonlySet<Role> {

@@ -13,4 +13,20 @@ export {
 } from './schema/tenant-schema.ts';
 export { applyTenantMigrations } from './tenant-migrations/apply.ts';
 export { readTenantMigrations, type TenantMigration } from './tenant-migrations/read.ts';
-export { createTenant, listTenants, type NewTenant } from './tenants.ts';
+export { tenantUrl } from './schema/tenant-url.ts';
+export { openSecretBox, type SecretBox } from './secrets/cipher.ts';
+export type { Tenancy } from './tenancy.ts';
+export { checkingLogin } from './tenant-login.ts';
+export { listTenants } from './tenants.ts';
+export type { Begun, NewTenant } from './provisioning/begin.ts';
+export {
+  findProvisioning,
+  type NumberedEvent,
+  type ProvisioningEvent,
+  type ProvisioningState,
+  provisioningEvents,
+} from './provisioning/progress.ts';
+export { Provisioner, type ProvisionerDeps } from './provisioning/provisioner.ts';
+export type { ProvisioningStep, StepContext } from './provisioning/step.ts';
+export { provisioningSteps, type StepDeps } from './provisioning/steps.ts';
+export type { TenantPoolPort } from './provisioning/steps/pool.ts';

@@ -1,23 +1,13 @@
 import type { FastifyPluginAsync } from 'fastify';
 import { type Static, Type } from 'typebox';
-import { SCOPES, type Tenant, TIERS, TidemarkError } from '../../schemas/index.ts';
-import { createKey, createTenant, listKeys, listTenants, revokeKey } from '../../tenants/index.ts';
+import { SCOPES, TidemarkError } from '../../schemas/index.ts';
+import { createKey, listKeys, listTenants, revokeKey } from '../../tenants/index.ts';
 import { fromCursor, limitOf, requirePlatform, tenantsOf, toCursor } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
+import { presentTenant } from '../present-tenant.ts';
 
 /** Printable: no control characters. */
 const Printable = { pattern: '^[^\\u0000-\\u001f\\u007f]+$' };
-const NewTenant = Type.Object(
-  {
-    slug: Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,62}$' }),
-    name: Type.String({ minLength: 1, maxLength: 256, ...Printable }),
-    customer_id: Type.Optional(Type.String({ minLength: 1, maxLength: 128, ...Printable })),
-    email: Type.Optional(Type.String({ maxLength: 320, pattern: '^[^@\\s]+@[^@\\s]+$' })),
-    tier: Type.Optional(Type.Union(TIERS.filter((tier) => tier !== 'discovered').map((tier) => Type.Literal(tier)))),
-    demo_data: Type.Optional(Type.Boolean()),
-  },
-  { additionalProperties: false },
-);
 const NewKey = Type.Object(
   {
     tenant: Type.Optional(Type.String({ maxLength: 128 })),
@@ -28,21 +18,8 @@ const NewKey = Type.Object(
 );
 const Page = Type.Object({ limit: Type.Optional(Type.String()), cursor: Type.Optional(Type.String()) });
 
-/** Tenants and keys, plainly: provisioning of schemas is another matter. */
+/** Reading tenants, and keys; making and changing tenants is in provisioning.ts and lifecycle.ts. */
 export const tenantRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool, directory }) => {
-  app.post<{ Body: Static<typeof NewTenant> }>(
-    '/api/v1/tenants',
-    { schema: { tags: ['tenants'], summary: 'Create a tenant', body: NewTenant } },
-    async (request, reply) => {
-      requirePlatform(await request.authorize('admin'));
-      const { slug, name, customer_id: customerId, email, tier } = request.body;
-      const tenant = await createTenant(pool, { slug, name, customerId, email, tier });
-      const scopes = ['ingest', 'read'] as const;
-      const key = await createKey(pool, { tenantId: tenant.id, scopes, name: 'first key' });
-      return reply.code(201).send({ ...present(tenant), keys: [{ id: key.id, scopes, secret: key.secret }] });
-    },
-  );
-
   app.get(
     '/api/v1/tenants',
     { schema: { tags: ['tenants'], summary: 'List tenants', querystring: Page } },
@@ -50,12 +27,12 @@ export const tenantRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool
       const principal = await request.authorize('read');
       const parameters = request.query as Record<string, unknown>;
       const limit = limitOf(parameters.limit, 100, 1000);
-      if (principal.tenant !== null) return { data: [present(principal.tenant)], next: null };
+      if (principal.tenant !== null) return { data: [presentTenant(principal.tenant)], next: null };
       const after = String(fromCursor(parameters.cursor, ['string'])?.[0] ?? '');
       const tenants = await listTenants(pool, after, limit + 1);
       const page = tenants.slice(0, limit);
       return {
-        data: page.map(present),
+        data: page.map(presentTenant),
         next: tenants.length > limit ? toCursor([page.at(-1)?.customerId ?? '']) : null,
       };
     },
@@ -69,7 +46,7 @@ export const tenantRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool
       const { ref } = request.params as { ref: string };
       const [tenant] = (await tenantsOf(principal, directory, [ref])) ?? [];
       if (tenant === undefined) throw new TidemarkError('not_found', `there is no tenant ${ref}`);
-      return present(tenant);
+      return presentTenant(tenant);
     },
   );
 
@@ -120,16 +97,3 @@ export const tenantRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool
     },
   );
 };
-
-function present(tenant: Tenant) {
-  return {
-    id: tenant.id,
-    slug: tenant.slug,
-    customer_id: tenant.customerId,
-    name: tenant.name,
-    email: tenant.email,
-    tier: tenant.tier,
-    status: tenant.status,
-    created_at: tenant.createdAt.toISOString(),
-  };
-}

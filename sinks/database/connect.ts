@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { wayTo } from './tls.ts';
 
 /** Most connections, and what the connection is called in pg_stat_activity. */
 export interface ConnectOptions {
@@ -20,7 +21,7 @@ const LATE_WRITES = '-c timescaledb.max_tuples_decompressed_per_dml_transaction=
  */
 export function connect(url: string, { max, name, statementTimeoutMs = 0 }: ConnectOptions): pg.Pool {
   const pool = new pg.Pool({
-    connectionString: url,
+    ...wayTo(url),
     max,
     application_name: name,
     connectionTimeoutMillis: 5_000,

@@ -16,3 +16,4 @@ export * from './meter-usage.ts';
 export * from './migrate.ts';
 export type * from './queryable.ts';
 export * from './tenant-directory.ts';
+export * from './tls.ts';

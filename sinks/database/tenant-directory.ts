@@ -81,7 +81,10 @@ export function openTenantDirectory(pool: pg.Pool, { ttlMs = 10_000, now = Date.
         // Good until the answer is here; one question at a time.
         cached.until = now() + ttlMs;
         load([customerId]).then(
-          (rows) => rows.forEach(remember),
+          (rows) => {
+            if (rows.length === 0) byCustomer.delete(customerId);
+            rows.forEach(remember);
+          },
           () => undefined,
         );
       }
@@ -102,6 +105,10 @@ export function openTenantDirectory(pool: pg.Pool, { ttlMs = 10_000, now = Date.
       return tenant;
     },
     findAll,
+    forget: () => {
+      byCustomer.clear();
+      byReference.clear();
+    },
     discover: async (customerIds) => {
       const found = await findAll(customerIds);
       const missing = [...new Set(customerIds)].filter((name) => !found.has(name));

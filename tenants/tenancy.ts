@@ -1,0 +1,17 @@
+import type { Pool } from 'pg';
+import type { Provisioner } from './provisioning/provisioner.ts';
+import type { SecretBox } from './secrets/cipher.ts';
+
+/** The control plane, as routes and jobs use it. */
+export interface Tenancy {
+  /** may make roles and schemas */
+  pool: Pool;
+  secrets: SecretBox;
+  provisioner: Provisioner;
+  /** how long a request for a new tenant waits for the end of its provisioning */
+  waitMs: number;
+  /** connection URL of the tenant's own role */
+  urlOf(tenantId: string): Promise<string>;
+  /** of the tenant's subdomain; undefined where there is no domain */
+  addressOf(slug: string): string | undefined;
+}
