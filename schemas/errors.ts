@@ -126,6 +126,27 @@ export const ERRORS = {
   meter_builtin: kind(409, false, 'Built-in meter', 'Built-in meters can not be changed or deleted: create your own.'),
 
   // Tenants, migrations, pools
+  invalid_migration: kind(400, false, 'Invalid tenant migration', 'Mend the file, then plan again.'),
+  migration_order: kind(
+    409,
+    false,
+    'A tenant has later migrations but lacks an earlier one',
+    'Give the new migration a version after all applied ones.',
+  ),
+  migration_irreversible: kind(409, false, 'No way back', 'Restore from a backup, or migrate forward.'),
+  migration_structure: kind(
+    409,
+    false,
+    'The structure is not what was planned',
+    "Compare the tenant's schema with the plan: GET /api/v1/health/schemas shows the drift.",
+  ),
+  migration_unhealthy: kind(
+    409,
+    false,
+    'Unhealthy after the migration',
+    'The tenant was taken back; mend the migration.',
+  ),
+  nothing_to_migrate: kind(409, false, 'Nothing to migrate', 'GET /api/v1/migrations shows what is applied.'),
   pool_timeout: kind(503, true, 'No connection came free', 'All connections of this tenant are in use: try again.'),
   pool_queue_full: kind(503, true, 'Too many wait for a connection', 'Slow down, then send the same request again.'),
   tenant_suspended: kind(403, false, 'The tenant is suspended', 'Resume it: POST /api/v1/tenants/{ref}/resume.'),

@@ -11,8 +11,7 @@ export {
   ROLE_LIMITS,
   type RoleLimits,
 } from './schema/tenant-schema.ts';
-export { applyTenantMigrations } from './tenant-migrations/apply.ts';
-export { readTenantMigrations, type TenantMigration } from './tenant-migrations/read.ts';
+export * from './tenant-migrations/index.ts';
 export { tenantUrl } from './schema/tenant-url.ts';
 export { openSecretBox, type SecretBox } from './secrets/cipher.ts';
 export type { Tenancy } from './tenancy.ts';
