@@ -10,6 +10,7 @@ export interface EngineUnderTest {
   engine(chunkHours?: number): Promise<StorageEngine>;
   close(): Promise<void>;
 }
+
 import { until } from '../support/server.ts';
 
 const DAY = 86_400_000;
