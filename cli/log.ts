@@ -1,9 +1,8 @@
 /** Which event log: Kafka where KAFKA_BROKERS is set, the embedded one in the data folder otherwise. */
 import { readFileSync } from 'node:fs';
 import type { Logger } from 'pino';
-import { type Settings, TidemarkError } from '../schemas/index.ts';
+import { type Check, type Settings, TidemarkError } from '../schemas/index.ts';
 import {
-  type Check,
   checkKafka,
   type EventLog,
   type KafkaOptions,

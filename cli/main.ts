@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { TidemarkError } from '../schemas/index.ts';
 import { planCommands, statementCommands } from './billing-commands.ts';
 import { demoCommand } from './demo/index.ts';
+import { doctorCommand } from './doctor.ts';
 import { importCommand } from './import/index.ts';
 import { startCommand } from './start.ts';
 
@@ -10,6 +11,7 @@ const program = new Command('tidemark').description(
 );
 startCommand(program);
 importCommand(program);
+doctorCommand(program);
 demoCommand(program);
 planCommands(program);
 statementCommands(program);

@@ -1,5 +1,6 @@
 export * from './avro/codec.ts';
 export * from './avro/primitives.ts';
+export type * from './checks.ts';
 export * from './errors.ts';
 export * from './event.ts';
 export * from './jobs.ts';

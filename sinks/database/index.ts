@@ -1,4 +1,5 @@
 export * from './binary-copy.ts';
+export { checkDatabase } from './check.ts';
 export * from './connect.ts';
 export * from './copy.ts';
 export * from './embedded/embedded-postgres.ts';

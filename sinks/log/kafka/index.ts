@@ -8,4 +8,3 @@ export {
   type SaslMechanism,
   type SecurityProtocol,
 } from './options.ts';
-export type { Check } from './topic.ts';

@@ -1,5 +1,6 @@
 /** Apache Kafka (3.7 or later) as the event log. */
 import type Cluster from 'kafkajs/src/cluster/index.js';
+import type { Check } from '../../../schemas/index.ts';
 import {
   type AssignedPartition,
   type Consumer,
@@ -17,7 +18,7 @@ import { KAFKA_DEFAULTS, type KafkaOptions } from './options.ts';
 import { KafkaPartition } from './partition.ts';
 import { Producer } from './producer.ts';
 import { openRegistryFraming } from './schema-registry.ts';
-import { type Check, checkTopic, openTopic } from './topic.ts';
+import { checkTopic, openTopic } from './topic.ts';
 
 /** What a broker's checksum, lengths and header need beside the records. */
 const BATCH_HEAD_BYTES = 2_048;

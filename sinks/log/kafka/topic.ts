@@ -1,6 +1,6 @@
 /** The topic as it should be: made when it is missing, and checked. */
 import kafkajs, { type Admin, Kafka } from 'kafkajs';
-import { TidemarkError } from '../../../schemas/index.ts';
+import { type Check, TidemarkError } from '../../../schemas/index.ts';
 import { LogUnavailable } from '../port.ts';
 import { kafkaConfig } from './client.ts';
 import type { KafkaOptions } from './options.ts';
@@ -12,13 +12,6 @@ export interface TopicState {
   inSync: number;
   /** the topic's settings by name; empty where we may not read them */
   config: ReadonlyMap<string, string>;
-}
-
-/** One finding of `tidemark doctor`. */
-export interface Check {
-  name: string;
-  ok: boolean;
-  detail: string;
 }
 
 /** An event is at most 64 KB; with its key and what surrounds it. */

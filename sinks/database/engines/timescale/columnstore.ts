@@ -14,7 +14,8 @@ interface Layout {
 
 const ROLLUPS: Layout = { segmentBy: 'meter_id, tenant_id', orderBy: 'bucket, group_key, shard' };
 const MEMBERS: Layout = { segmentBy: 'meter_id, tenant_id', orderBy: 'bucket, group_key, shard, batch' };
-const LAYOUTS: Record<TimeTableName, Layout> = {
+/** A time table that is not here stays as rows. */
+const LAYOUTS: Partial<Record<TimeTableName, Layout>> = {
   events: {
     segmentBy: 'tenant_id',
     orderBy: '"timestamp" DESC, shard DESC, log_offset DESC',
@@ -58,9 +59,10 @@ export async function configureColumnstore(client: SqlSession, extension: Extens
   );
   for (const name of Object.keys(LAYOUTS) as TimeTableName[]) {
     const state = rows.find((row) => row.table === name);
-    if (state === undefined || state.secured) continue;
+    const layout = LAYOUTS[name];
+    if (state === undefined || state.secured || layout === undefined) continue;
     const table = quoteIdentifier(name);
-    const { segmentBy, orderBy, sparse } = LAYOUTS[name];
+    const { segmentBy, orderBy, sparse } = layout;
     if (!state.enabled) {
       const index =
         sparse !== undefined && isAtLeast(extension.version, SPARSE_SINCE)
