@@ -4,6 +4,7 @@ import { planCommands, statementCommands } from './billing-commands.ts';
 import { demoCommand } from './demo/index.ts';
 import { doctorCommand } from './doctor.ts';
 import { importCommand } from './import/index.ts';
+import { migrateCommand } from './migrate.ts';
 import { startCommand } from './start.ts';
 
 const program = new Command('tidemark').description(
@@ -13,6 +14,7 @@ startCommand(program);
 importCommand(program);
 doctorCommand(program);
 demoCommand(program);
+migrateCommand(program);
 planCommands(program);
 statementCommands(program);
 

@@ -1,7 +1,9 @@
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { IngestMetrics } from '../ingest/index.ts';
 import type { LogCounters } from '../sinks/index.ts';
+import type { TenantPools } from '../tenants/index.ts';
 import type { Lag } from './lag.ts';
+import { poolMetrics } from './pool-metrics.ts';
 import type { ProcessorThread } from './processor-thread.ts';
 
 /** What a scrape answers. */
@@ -17,6 +19,7 @@ export function createMetrics(from: {
   processors: ProcessorThread | undefined;
   /** of the log that ingest appends to */
   log?: (() => LogCounters) | undefined;
+  pools?: TenantPools | undefined;
 }): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
@@ -31,7 +34,9 @@ export function createMetrics(from: {
   const seconds = gauge('tidemark_batch_seconds_total', 'Seconds spent in batches', ['phase']);
   const failures = gauge('tidemark_batch_failures_total', 'Batches that failed and were started over');
   const logGauges = from.log === undefined ? undefined : logMetrics(gauge);
+  const readPools = from.pools === undefined ? undefined : poolMetrics(registry, from.pools);
   const collect = async () => {
+    readPools?.();
     for (const [partition, records] of from.lag.byPartition()) lag.set({ partition: String(partition) }, records);
     requests.set(from.ingest.requests);
     events.set({ outcome: 'accepted' }, from.ingest.accepted);

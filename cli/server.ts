@@ -25,6 +25,7 @@ import { createMetrics } from './metrics.ts';
 import { startProcessors } from './processor-thread.ts';
 import { openStorage } from './storage.ts';
 import { openTenancy } from './tenancy.ts';
+import { tenantJobs } from './tenant-pools.ts';
 
 export interface RunningServer {
   address: string;
@@ -80,7 +81,11 @@ export async function startServer(
     const tenancy = await openTenancy({ settings, env, databaseUrl, dataFolder: folder.path, logger, disposers });
     const app = await createHttp({ keys, logger, isStopping: () => stopping });
     const ingest: IngestMetrics = { requests: 0, accepted: 0, rejected: 0 };
-    await app.register(healthRoutes, { pool, log, metrics: createMetrics({ ingest, lag, processors, log: counters }) });
+    await app.register(healthRoutes, {
+      pool,
+      log,
+      metrics: createMetrics({ ingest, lag, processors, log: counters, pools: tenancy.pools }),
+    });
     if (settings.ROLES.has('ingest'))
       await app.register(ingestRoutes, {
         log,
@@ -99,7 +104,12 @@ export async function startServer(
         },
       });
     const billing = createBilling({ pool, catalogue, settings });
-    const jobs = runJobs([...billing.jobs, ...meterJobs({ pool, engine, log })], { pool, settings, logger, disposers });
+    const jobs = runJobs([...billing.jobs, ...tenantJobs(tenancy), ...meterJobs({ pool, engine, log })], {
+      pool,
+      settings,
+      logger,
+      disposers,
+    });
     if (settings.ROLES.has('query'))
       await app.register(queryRoutes, {
         pool,

@@ -4,7 +4,7 @@ import type { Pool } from 'pg';
 import { type Job, TidemarkError } from '../schemas/index.ts';
 import { isTransient } from '../sinks/index.ts';
 import { endRun, LEASE_SECONDS, putBackRun, renewRun, reviveLost, takeRun } from './lease.ts';
-import { requestScheduled, type RunRow } from './queue.ts';
+import { type RunRow, requestScheduled } from './queue.ts';
 
 /** A run that fails for a passing reason is tried again after these seconds. */
 const RETRY_SECONDS = [1, 5, 30, 120, 600];

@@ -1,8 +1,8 @@
 import type { Pool } from 'pg';
 import type { JobQueue, KeyStore, MeterCatalogue, TenantDirectory } from '../schemas/index.ts';
 import type { EventLog } from '../sinks/index.ts';
-import type { BillingOptions } from './billing-options.ts';
 import type { Tenancy } from '../tenants/index.ts';
+import type { BillingOptions } from './billing-options.ts';
 
 /** What the reading routes need. */
 export interface QueryOptions {

@@ -204,6 +204,19 @@ const TABLE = {
   ),
 
   // Tenants, migrations, pools
+  TENANT_MIGRATIONS: optional(
+    "Folder of migrations of tenants' schemas beside the built-in ones: NNNN_name.up.sql and .down.sql, or Prisma's",
+    (value) => value,
+  ),
+  MIGRATION_PARALLEL: integer(10, 1, 100, 'Tenants that are migrated at the same time'),
+  MIGRATION_FIRST_WAVE: integer(5, 1, 1_000, 'Tenants in the first wave; then come 25 %, 50 % and all'),
+  MIGRATION_LOCK_MS: integer(3_000, 1, 600_000, 'Longest wait of a migration for a lock, tried three times'),
+  MIGRATION_STATEMENT_MS: integer(300_000, 1, 86_400_000, 'Longest run of one migration file on one tenant'),
+  MIGRATION_BREAKER: integer(3, 1, 1_000, 'Failures in a row that end a run which goes on after failures'),
+  MIGRATION_KEEP_HOURS: integer(24, 0, 8_760, 'Hours for which the old schema of a blue/green change is kept'),
+  SCHEMA_STORAGE_ALERT_GB: integer(50, 1, 1_000_000, "Size of a tenant's schema that is alerted"),
+  SCHEMA_SLOW_SECONDS: integer(10, 1, 86_400, "Statements of a tenant's role that run longer count as slow"),
+  TENANT_INACTIVE_DAYS: integer(90, 1, 3_650, 'Days without an event after which archival is proposed'),
   TENANT_CONNECTIONS: integer(
     500,
     2,

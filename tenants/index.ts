@@ -1,22 +1,6 @@
 export { type Prepared, prepareDatabase } from './isolation/prepare-database.ts';
 export { createKey, type KeyRecord, listKeys, revokeKey } from './keys.ts';
 export * from './pools/index.ts';
-export { loginRoleOf, ownerRoleOf, schemaOf, tenantIdOf } from './schema/names.ts';
-export { SHARED_VIEWS, type SharedView } from './schema/shared-views.ts';
-export {
-  createSchemaBeside,
-  createTenantSchema,
-  dropTenantSchema,
-  endSessions,
-  ROLE_LIMITS,
-  type RoleLimits,
-} from './schema/tenant-schema.ts';
-export * from './tenant-migrations/index.ts';
-export { tenantUrl } from './schema/tenant-url.ts';
-export { openSecretBox, type SecretBox } from './secrets/cipher.ts';
-export type { Tenancy } from './tenancy.ts';
-export { checkingLogin } from './tenant-login.ts';
-export { listTenants } from './tenants.ts';
 export type { Begun, NewTenant } from './provisioning/begin.ts';
 export {
   findProvisioning,
@@ -27,5 +11,29 @@ export {
 } from './provisioning/progress.ts';
 export { Provisioner, type ProvisionerDeps } from './provisioning/provisioner.ts';
 export type { ProvisioningStep, StepContext } from './provisioning/step.ts';
-export { provisioningSteps, type StepDeps } from './provisioning/steps.ts';
 export type { TenantPoolPort } from './provisioning/steps/pool.ts';
+export { provisioningSteps, type StepDeps } from './provisioning/steps.ts';
+export { loginRoleOf, ownerRoleOf, schemaOf, tenantIdOf } from './schema/names.ts';
+export { SHARED_VIEWS, type SharedView } from './schema/shared-views.ts';
+export {
+  createSchemaBeside,
+  createTenantSchema,
+  dropTenantSchema,
+  endSessions,
+  ROLE_LIMITS,
+  type RoleLimits,
+} from './schema/tenant-schema.ts';
+export { tenantUrl } from './schema/tenant-url.ts';
+export { openSecretBox, type SecretBox } from './secrets/cipher.ts';
+export {
+  addShard,
+  listShards,
+  openShardDatabases,
+  pickShard,
+  type Shard,
+  type ShardDatabases,
+} from './shards/shards.ts';
+export type { Tenancy } from './tenancy.ts';
+export { poolsForProvisioning } from './tenant-login.ts';
+export * from './tenant-migrations/index.ts';
+export { listTenants } from './tenants.ts';

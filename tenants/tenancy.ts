@@ -1,6 +1,8 @@
 import type { Pool } from 'pg';
+import type { TenantPools } from './pools/index.ts';
 import type { Provisioner } from './provisioning/provisioner.ts';
 import type { SecretBox } from './secrets/cipher.ts';
+import type { MigrationDeps, RunOptions } from './tenant-migrations/index.ts';
 
 /** The control plane, as routes and jobs use it. */
 export interface Tenancy {
@@ -12,6 +14,11 @@ export interface Tenancy {
   waitMs: number;
   /** connection URL of the tenant's own role */
   urlOf(tenantId: string): Promise<string>;
+  /** connections of all tenants under one budget */
+  pools: TenantPools;
+  migrations: MigrationDeps;
+  /** what a migration run does unless it is asked for otherwise */
+  runOptions: RunOptions;
   /** of the tenant's subdomain; undefined where there is no domain */
   addressOf(slug: string): string | undefined;
 }

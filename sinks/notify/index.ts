@@ -1,3 +1,3 @@
-export * from './webhook/send-webhook.ts';
 export * from './better-stack.ts';
 export * from './email.ts';
+export * from './webhook/send-webhook.ts';

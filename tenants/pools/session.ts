@@ -1,5 +1,6 @@
 import { Socket } from 'node:net';
 import pg from 'pg';
+import { wayTo } from '../../sinks/index.ts';
 
 /** What a borrower may do with a connection. */
 export interface TenantConnection {
@@ -53,7 +54,7 @@ export class Session {
   static async open(tenant: string, url: string, now: number, onLost: (session: Session) => void): Promise<Session> {
     const socket = new Socket();
     const client = new pg.Client({
-      connectionString: url,
+      ...wayTo(url),
       application_name: 'tidemark-tenant-pool',
       connectionTimeoutMillis: OPEN_WITHIN_MS,
       keepAlive: true,

@@ -1,6 +1,7 @@
 /** The steps in the order in which they run; an undo goes backwards. */
 import type { Mailer } from '../../sinks/index.ts';
 import type { SecretBox } from '../secrets/cipher.ts';
+import type { TenantMigration } from '../tenant-migrations/index.ts';
 import type { ProvisioningStep } from './step.ts';
 import { configurationStep } from './steps/configuration.ts';
 import { demoDataStep } from './steps/demo-data.ts';
@@ -15,6 +16,8 @@ import { welcomeEmailStep } from './steps/welcome-email.ts';
 export interface StepDeps {
   secrets: SecretBox;
   pools: TenantPoolPort;
+  /** of tenants' schemas, in order */
+  migrations(): readonly TenantMigration[];
   mailer: Mailer;
   /** undefined: no outside service watches */
   heartbeats: HeartbeatDeps | undefined;
@@ -26,7 +29,7 @@ export function provisioningSteps(deps: StepDeps): ProvisioningStep[] {
   return [
     tenantRecordStep(),
     schemaStep(deps),
-    migrationsStep(),
+    migrationsStep(deps),
     poolStep(deps),
     configurationStep(),
     monitoringStep(deps),

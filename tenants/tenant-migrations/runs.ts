@@ -129,11 +129,9 @@ export async function listTargets(pool: Pool, runId: string): Promise<Target[]> 
   return rows;
 }
 
-/** Runs that nobody works on: the one open run, when its lease has ended. */
-export async function abandonedRun(pool: Pool): Promise<string | undefined> {
-  const { rows } = await pool.query<{ id: string }>(
-    `SELECT id FROM migration_runs WHERE status = 'running' AND (lease_until IS NULL OR lease_until < clock_timestamp())`,
-  );
+/** The run that is to be carried out: there is one at most. */
+export async function openRun(pool: Pool): Promise<string | undefined> {
+  const { rows } = await pool.query<{ id: string }>(`SELECT id FROM migration_runs WHERE status = 'running'`);
   return rows[0]?.id;
 }
 

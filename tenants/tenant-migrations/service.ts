@@ -3,7 +3,7 @@ import { type Job, TidemarkError } from '../../schemas/index.ts';
 import { driveMigration } from './drive.ts';
 import type { MigrationDeps } from './places.ts';
 import { type MigrationPlan, planMigration, type Strategy } from './plan.ts';
-import { abandonedRun, createRun, getRun, listRuns, listTargets, type MigrationRun, type RunOptions } from './runs.ts';
+import { createRun, getRun, listRuns, listTargets, type MigrationRun, openRun, type RunOptions } from './runs.ts';
 
 export interface MigrationRequest {
   strategy?: Strategy | undefined;
@@ -50,10 +50,16 @@ export function createMigrationJob(deps: MigrationDeps): Job {
       const done: Record<string, string> = {};
       for (;;) {
         signal.throwIfAborted();
-        const runId = await abandonedRun(deps.pool);
+        const runId = await openRun(deps.pool);
         if (runId === undefined) return { runs: done };
         await progress({ run: runId });
-        done[runId] = await driveMigration(deps, runId, signal);
+        try {
+          done[runId] = await driveMigration(deps, runId, signal);
+        } catch (error) {
+          if (!(error instanceof TidemarkError) || error.code !== 'conflict') throw error;
+          // Its process was killed a moment ago: the lease ends soon.
+          await deps.delay(1_000);
+        }
       }
     },
   };

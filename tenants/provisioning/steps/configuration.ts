@@ -1,5 +1,5 @@
-import type { ProvisioningStep } from '../step.ts';
 import { tierConfiguration } from '../../configuration.ts';
+import type { ProvisioningStep } from '../step.ts';
 
 /** Limits and feature flags that the tier gives. */
 export const configurationStep = (): ProvisioningStep => ({

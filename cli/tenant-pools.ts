@@ -1,0 +1,91 @@
+/** Connections of tenants and migrations of their schemas, from settings. */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Pool } from 'pg';
+import type { Logger } from 'pino';
+import type { Job, Settings } from '../schemas/index.ts';
+import {
+  createMigrationJob,
+  fitBudget,
+  type MigrationDeps,
+  openTenantPools,
+  type RunOptions,
+  readTenantMigrations,
+  type ShardDatabases,
+  type Tenancy,
+  type TenantPools,
+} from '../tenants/index.ts';
+
+/** A migration run whose process is silent for so long is taken from it. */
+const LEASE_SECONDS = 15;
+
+/** @param urlOf connection URL of a tenant's own role @param on a database with the roles and passwords of another URL */
+export async function openPools(deps: {
+  pool: Pool;
+  settings: Settings;
+  urlOf(tenantId: string): Promise<string>;
+  logger: Logger;
+  disposers: (() => Promise<void> | void)[];
+}): Promise<TenantPools> {
+  const { pool, settings, urlOf, logger, disposers } = deps;
+  const replica = settings.TENANT_REPLICA_URL;
+  const pools = openTenantPools({
+    settings: {
+      budget: await fitBudget(pool, {
+        connections: settings.TENANT_CONNECTIONS,
+        administration: settings.TENANT_CONNECTIONS_ADMIN,
+      }),
+      sizes: { hot: settings.TENANT_POOL_HOT, warm: settings.TENANT_POOL_WARM, cold: settings.TENANT_POOL_COLD },
+      waitMs: settings.TENANT_POOL_WAIT_MS,
+      queue: settings.TENANT_POOL_QUEUE,
+      idleMs: settings.TENANT_POOL_IDLE_MS,
+      alertAt: settings.TENANT_POOL_ALERT_PERCENT / 100,
+    },
+    urlOf,
+    replicaUrlOf: replica === undefined ? undefined : async (tenantId) => withUser(replica, await urlOf(tenantId)),
+    onAlert: ({ on, used, budget }) =>
+      on
+        ? logger.warn({ used, budget }, 'the connections of tenants are nearly used up')
+        : logger.info({ used, budget }, 'connections of tenants are free again'),
+    now: Date.now,
+  });
+  disposers.push(() => pools.end());
+  return pools;
+}
+
+/** The address of one URL with the user of another. */
+function withUser(address: string, user: string): string {
+  const url = new URL(address);
+  const { username, password } = new URL(user);
+  url.username = username;
+  url.password = password;
+  return url.toString();
+}
+
+export function migrationsOf(deps: { pool: Pool; shards: ShardDatabases; pools: TenantPools; settings: Settings }): {
+  migrations: MigrationDeps;
+  runOptions: RunOptions;
+} {
+  const { pool, shards, pools, settings } = deps;
+  return {
+    migrations: {
+      pool,
+      databaseOf: shards.databaseOf,
+      databases: shards.databases,
+      useTenant: pools.use,
+      migrations: () => readTenantMigrations(settings.TENANT_MIGRATIONS),
+      delay: (ms) => delay(ms),
+      leaseSeconds: LEASE_SECONDS,
+    },
+    runOptions: {
+      parallel: settings.MIGRATION_PARALLEL,
+      firstWave: settings.MIGRATION_FIRST_WAVE,
+      lockMs: settings.MIGRATION_LOCK_MS,
+      statementMs: settings.MIGRATION_STATEMENT_MS,
+      onFailure: 'abort',
+      breaker: settings.MIGRATION_BREAKER,
+    },
+  };
+}
+
+/** Jobs of the control plane. */
+export const tenantJobs = (tenancy: Tenancy): Job[] => [createMigrationJob(tenancy.migrations)];
