@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { BUILTIN_METERS } from '../metering/index.ts';
 import { TIME_TABLES } from '../schemas/index.ts';
 import { detectEngine, startEmbeddedPostgres } from '../sinks/index.ts';
 
@@ -29,6 +30,18 @@ export async function openEmbeddedPostgresPool(data: string) {
       const { rows } = await pool.query<{ n: number }>('SELECT count(*)::float8 AS n FROM bench_copy');
       await pool.query('DROP TABLE bench_copy');
       return (rows[0]?.n ?? 0) / seconds;
+    },
+    /** @throws when a built-in meter's minutes don't add up to `expected`, sketch included; sum only where the meter keeps one */
+    checkRollups: async (slug: string, expected: { count: number; sum: number }): Promise<void> => {
+      const id = BUILTIN_METERS.find((meter) => meter.slug === slug)?.id;
+      const { rows } = await pool.query<{ count: number; sketched: number; sum: number | null }>(
+        `SELECT sum(count)::float8 AS count, sum((SELECT sum(c) FROM unnest(bin_counts) AS c))::float8 AS sketched, sum(sum)::float8 AS sum
+         FROM rollups_minute WHERE meter_id = $1`,
+        [id],
+      );
+      const found = rows[0];
+      if (found?.count !== expected.count || found.sketched !== expected.count || found.sum !== expected.sum)
+        throw new Error(`${slug}: ${JSON.stringify(found)}, expected ${JSON.stringify(expected)}`);
     },
     /** 30 days of hour rollups: `tenants` × 5 endpoints, a sum and a sketch of 40 bins each. */
     fillMonth: async (tenants: number): Promise<void> => {

@@ -5,7 +5,7 @@ import { type BenchServer, KEY, run, startBenchServer } from './process.ts';
 import { add, fresh, median, RUNS, rate, SCRATCH, spread } from './report.ts';
 
 /** What the server counted is what was sent, to the token. */
-async function check(server: BenchServer, loads: readonly Load[]): Promise<void> {
+export async function check(server: BenchServer, loads: readonly Load[]): Promise<void> {
   const { total } = await server.reader.reconcile();
   const distinct = loads.reduce((sum, load) => sum + load.distinct, 0);
   if (total.accepted !== distinct) throw new Error(`accepted ${total.accepted}, sent ${distinct}`);

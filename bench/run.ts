@@ -2,6 +2,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { table } from '../cli/demo/table.ts';
+import { kafkaEndToEnd, kafkaPipeline, kafkaProduce, sameJob } from './kafka.ts';
 import { figures, RUNS, SCRATCH } from './report.ts';
 import { endToEnd, freshness, ingest, memory, pipeline, query } from './road.ts';
 
@@ -11,6 +12,10 @@ const BENCHES: Record<string, () => Promise<void>> = {
   pipeline,
   e2e: endToEnd,
   freshness,
+  'kafka-produce': kafkaProduce,
+  'kafka-job': sameJob,
+  'kafka-pipeline': kafkaPipeline,
+  'kafka-e2e': kafkaEndToEnd,
   memory,
   query,
 };

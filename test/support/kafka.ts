@@ -32,6 +32,8 @@ export interface BrokerSettings {
   advertised?: string;
   /** more lines of server.properties */
   properties?: Record<string, string>;
+  /** a JVM that compiles for speed, for benches; tests want one that starts quickly */
+  isForSpeed?: boolean;
   /** arguments of `kafka-storage format`, such as SCRAM credentials */
   format?: readonly string[];
 }
@@ -49,12 +51,14 @@ export class KafkaBroker implements TestKafka {
   readonly brokers: string[];
   readonly #folder: string;
   readonly #java: string;
+  readonly #isForSpeed: boolean;
   #child: ChildProcess | undefined;
   #exited: Promise<unknown> = Promise.resolve();
 
-  private constructor(folder: string, java: string, port: number) {
+  private constructor(folder: string, java: string, port: number, isForSpeed: boolean) {
     this.#folder = folder;
     this.#java = java;
+    this.#isForSpeed = isForSpeed;
     this.brokers = [`127.0.0.1:${port}`];
   }
 
@@ -89,11 +93,11 @@ export class KafkaBroker implements TestKafka {
         .map(([name, value]) => `${name}=${value}\n`)
         .join(''),
     );
-    const broker = new KafkaBroker(folder, java, port);
+    const broker = new KafkaBroker(folder, java, port, settings.isForSpeed ?? false);
     execFileSync(
       java,
       [
-        ...jvm(folder),
+        ...jvm(folder, false),
         'kafka.tools.StorageTool',
         'format',
         '-t',
@@ -111,9 +115,13 @@ export class KafkaBroker implements TestKafka {
   /** Starts it (again) on the same data. */
   async restart(): Promise<void> {
     const log = openSync(join(this.#folder, 'out.log'), 'a');
-    const child = spawn(this.#java, [...jvm(this.#folder), 'kafka.Kafka', join(this.#folder, 'server.properties')], {
-      stdio: ['ignore', log, log],
-    });
+    const child = spawn(
+      this.#java,
+      [...jvm(this.#folder, this.#isForSpeed), 'kafka.Kafka', join(this.#folder, 'server.properties')],
+      {
+        stdio: ['ignore', log, log],
+      },
+    );
     closeSync(log);
     this.#child = child;
     this.#exited = new Promise((resolve) => child.once('exit', resolve));
@@ -225,13 +233,13 @@ async function requireJars(): Promise<void> {
   }
 }
 
-/** A small, quick JVM. */
-function jvm(folder: string): string[] {
+/** A small JVM; a quick one unless it is for speed. */
+function jvm(folder: string, isForSpeed: boolean): string[] {
   return [
     '-Xms256m',
     '-Xmx768m',
     '-XX:+UseG1GC',
-    '-XX:TieredStopAtLevel=1',
+    ...(isForSpeed ? [] : ['-XX:TieredStopAtLevel=1']),
     `-Dkafka.logs.dir=${folder}`,
     `-Dlog4j2.configurationFile=${join(HERE, 'log4j2.properties')}`,
     '-cp',
