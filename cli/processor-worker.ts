@@ -21,7 +21,14 @@ if (port === null) throw new Error('this file runs as a worker thread');
 const { env, databaseUrl, logDirectory }: WorkerData = workerData;
 const settings = readSettings(env);
 const logger = createLogger(settings.LOG_LEVEL, 'processors');
-const pool = connect(databaseUrl, { max: settings.LOG_PARTITIONS * 2 + 2, name: 'tidemark-processors' });
+const pool = connect(databaseUrl, {
+  max: settings.LOG_PARTITIONS * 2 + 2,
+  name: 'tidemark-processors',
+  statementTimeoutMs: settings.DATABASE_SILENCE_MS,
+  silenceMs: settings.DATABASE_SILENCE_MS,
+  // A frozen owner must not hold the lock on its commit point for longer than it may hold the partition.
+  idleInTransactionMs: settings.KAFKA_SESSION_TIMEOUT_MS,
+});
 const { log, counters } = await openLog(settings, logDirectory, logger);
 const fault = faultFrom(env.TIDEMARK_TEST_KILL_AT);
 const processors = await runProcessors({

@@ -64,6 +64,7 @@ export async function startServer(
       max: settings.DATABASE_POOL,
       name: 'tidemark-http',
       statementTimeoutMs: 60_000,
+      silenceMs: settings.DATABASE_SILENCE_MS,
     });
     disposers.push(() => pool.end());
     const engine = await openStorage(pool, settings, logger);

@@ -112,6 +112,12 @@ const TABLE = {
       'Tenants too big for one partition: "customer=partitions,…"; never change a number while its events are inside the window',
     parse: (value: string) => parseSpread(value),
   } satisfies Setting<ReadonlyMap<string, number>>,
+  DATABASE_SILENCE_MS: integer(
+    70_000,
+    1_000,
+    3_600_000,
+    'A connection to the database that answers with no byte for so long is given up; no statement may take longer',
+  ),
   // Kafka
   KAFKA_BROKERS: {
     initial: undefined,

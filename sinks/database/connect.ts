@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { giveUpOnSilence } from './silence.ts';
 import { wayTo } from './tls.ts';
 
 /** Most connections, and what the connection is called in pg_stat_activity. */
@@ -7,6 +8,10 @@ export interface ConnectOptions {
   name: string;
   /** a statement that runs longer is cancelled; 0: never */
   statementTimeoutMs?: number;
+  /** a transaction that we leave open without a word is ended by the server, with its locks; 0: never */
+  idleInTransactionMs?: number;
+  /** a connection that gets no byte for so long while it waits for an answer is given up; 0: never */
+  silenceMs?: number;
 }
 
 /**
@@ -19,7 +24,10 @@ const LATE_WRITES = '-c timescaledb.max_tuples_decompressed_per_dml_transaction=
  * A pool whose connections see our schema and UTC, whatever the role's own settings say.
  * bigint and numeric come back as strings: no digit is lost.
  */
-export function connect(url: string, { max, name, statementTimeoutMs = 0 }: ConnectOptions): pg.Pool {
+export function connect(
+  url: string,
+  { max, name, statementTimeoutMs = 0, idleInTransactionMs = 0, silenceMs = 0 }: ConnectOptions,
+): pg.Pool {
   const pool = new pg.Pool({
     ...wayTo(url),
     max,
@@ -27,10 +35,15 @@ export function connect(url: string, { max, name, statementTimeoutMs = 0 }: Conn
     connectionTimeoutMillis: 5_000,
     idleTimeoutMillis: 60_000,
     keepAlive: true,
-    options: `-c search_path=tidemark -c timezone=UTC -c jit=off -c statement_timeout=${statementTimeoutMs} ${LATE_WRITES}`,
+    options: `-c search_path=tidemark -c timezone=UTC -c jit=off -c statement_timeout=${statementTimeoutMs} -c idle_in_transaction_session_timeout=${idleInTransactionMs} ${LATE_WRITES}`,
   });
   // An idle connection that the server closes is replaced on the next borrow; without a listener it would end the process.
   pool.on('error', () => undefined);
+  // So would one that is lent and idle, as an owner's is between two batches; the next statement on it fails, which is enough.
+  pool.on('connect', (client) => {
+    client.on('error', () => undefined);
+    if (silenceMs > 0) giveUpOnSilence(client, silenceMs);
+  });
   return pool;
 }
 

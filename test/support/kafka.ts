@@ -28,8 +28,8 @@ const READY_WITHIN_MS = 60_000;
 const LOCK_STALE_MS = 300_000;
 
 export interface BrokerSettings {
-  /** what the broker says of itself to who connects; a proxy's address */
-  advertised?: string;
+  /** address of a proxy: a second listener says of itself that it is there */
+  behind?: string;
   /** more lines of server.properties */
   properties?: Record<string, string>;
   /** a JVM that compiles for speed, for benches; tests want one that starts quickly */
@@ -49,13 +49,16 @@ export interface TestKafka {
 /** One broker that can be killed, stopped and started again. */
 export class KafkaBroker implements TestKafka {
   readonly brokers: string[];
+  /** where the listener is that a proxy is in front of */
+  readonly proxiedPort: number;
   readonly #folder: string;
   readonly #java: string;
   readonly #isForSpeed: boolean;
   #child: ChildProcess | undefined;
   #exited: Promise<unknown> = Promise.resolve();
 
-  private constructor(folder: string, java: string, port: number, isForSpeed: boolean) {
+  private constructor(folder: string, java: string, port: number, proxiedPort: number, isForSpeed: boolean) {
+    this.proxiedPort = proxiedPort;
     this.#folder = folder;
     this.#java = java;
     this.#isForSpeed = isForSpeed;
@@ -66,16 +69,16 @@ export class KafkaBroker implements TestKafka {
   static async start(settings: BrokerSettings = {}): Promise<KafkaBroker> {
     const java = requireCommand({ commands: ['java'], packages: ['openjdk-17-jre-headless'] });
     await requireJars();
-    const [port, controller] = [await freePort(), await freePort()];
+    const [port, controller, proxied] = [await freePort(), await freePort(), await freePort()];
     const folder = mkdtempSync(join(tmpdir(), 'tidemark-kafka-'));
     const properties = {
       'process.roles': 'broker,controller',
       'node.id': '1',
       'controller.quorum.voters': `1@127.0.0.1:${controller}`,
       'controller.listener.names': 'CONTROLLER',
-      listeners: `PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controller}`,
-      'advertised.listeners': `PLAINTEXT://${settings.advertised ?? `127.0.0.1:${port}`}`,
-      'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL',
+      listeners: `PLAINTEXT://127.0.0.1:${port},PROXIED://127.0.0.1:${proxied},CONTROLLER://127.0.0.1:${controller}`,
+      'advertised.listeners': `PLAINTEXT://127.0.0.1:${port},PROXIED://${settings.behind ?? `127.0.0.1:${proxied}`}`,
+      'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL',
       'log.dirs': join(folder, 'logs'),
       'offsets.topic.replication.factor': '1',
       'offsets.topic.num.partitions': '1',
@@ -93,7 +96,7 @@ export class KafkaBroker implements TestKafka {
         .map(([name, value]) => `${name}=${value}\n`)
         .join(''),
     );
-    const broker = new KafkaBroker(folder, java, port, settings.isForSpeed ?? false);
+    const broker = new KafkaBroker(folder, java, port, proxied, settings.isForSpeed ?? false);
     execFileSync(
       java,
       [
