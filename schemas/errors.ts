@@ -208,6 +208,32 @@ export const ERRORS = {
 
   // Archive and jobs
   unknown_job: kind(404, false, 'Unknown job', 'See docs/operations.md for the jobs.'),
+  archive_frozen: kind(
+    409,
+    true,
+    'The archive of these days is frozen',
+    'POST /api/v1/archives/{day}/restore for each day, wait until GET /api/v1/archives says `restored`, and ask again.',
+  ),
+  archive_damaged: kind(
+    500,
+    false,
+    'An archive does not match its manifest',
+    'Nothing was dropped. The detail names the file; `tidemark archive verify` checks all of them.',
+  ),
+  archive_conflict: kind(
+    409,
+    false,
+    'The archive holds something else',
+    "Another database's archive, or another archiver, is at this place: give each its own bucket or S3_PREFIX.",
+  ),
+  archive_unavailable: kind(503, true, 'Object store unavailable', 'Nothing was changed: try again.'),
+  archive_busy: kind(409, true, 'The day is being worked on', 'Another archiver has it: try again later.'),
+  minutes_archived: kind(
+    400,
+    false,
+    'Minutes of these days have gone',
+    'Beyond the hot days there are whole UTC hours: take a windowSize of HOUR or more and boundaries at full hours.',
+  ),
 
   // Operators
   invalid_setting: kind(500, false, 'Invalid setting', 'See the settings table in the manual.'),

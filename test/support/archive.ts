@@ -1,0 +1,63 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Pool } from 'pg';
+import pino from 'pino';
+import type { PlainEvent } from '../../schemas/index.ts';
+import { NativeEngine, openFileStore } from '../../sinks/index.ts';
+import type { Progress, TieringDeps, TieringSettings } from '../../tiering/index.ts';
+import { committed, openTestLog, records, startProcessors } from './processors.ts';
+
+export const TEST_TIERING: TieringSettings = {
+  hotDays: 90,
+  partRows: 1_000,
+  memoryBytes: 128e6,
+  threads: 1,
+  dutyPercent: 100,
+  zstdLevel: 3,
+  cacheBytes: 64e6,
+  leaseMs: 60_000,
+};
+
+/** The clock of these tests: a year after the events of `event()`. */
+export const NOW = Date.UTC(2027, 0, 1);
+
+export const always = (): Progress => ({ signal: new AbortController().signal, progress: async () => undefined });
+
+/** Tiering over a folder of its own, removed by `dispose`. */
+export async function makeTiering(
+  pool: Pool,
+  more: Partial<TieringDeps> = {},
+): Promise<TieringDeps & { root: string; dispose(): void }> {
+  const root = mkdtempSync(join(tmpdir(), 'tidemark-archive-'));
+  return {
+    pool,
+    engine: new NativeEngine(),
+    store: await openFileStore(join(root, 'objects')),
+    scratch: join(root, 'scratch'),
+    settings: TEST_TIERING,
+    logger: pino({ level: process.env.TEST_LOG ?? 'silent' }),
+    now: () => NOW,
+    ...more,
+    root,
+    dispose: () => rmSync(root, { recursive: true, force: true }),
+  };
+}
+
+/** Takes events through real processors into the database. @returns how many the log holds now */
+export async function takeIn(
+  pool: Pool,
+  all: readonly PlainEvent[],
+  log?: Awaited<ReturnType<typeof openTestLog>>,
+): Promise<void> {
+  const own = log ?? (await openTestLog());
+  const processors = await startProcessors(pool, own);
+  try {
+    const before = (await own.ranges()).reduce((sum, range) => sum + range.end, 0);
+    for (let at = 0; at < all.length; at += 500) await own.append([records(0, all.slice(at, at + 500))]);
+    await committed(pool, before + all.length);
+  } finally {
+    await processors.stop();
+    if (log === undefined) await own.dispose();
+  }
+}

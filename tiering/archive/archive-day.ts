@@ -1,0 +1,352 @@
+/**
+ * The story of one day on its way from the database into the archive. Every step can be the last one of a process: the
+ * next one goes on from what the database and the store say. Nothing leaves the database here (see drop-chunks.ts).
+ */
+import { createReadStream } from 'node:fs';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { setTimeout as rest } from 'node:timers/promises';
+import type { Pool } from 'pg';
+import { TidemarkError } from '../../schemas/index.ts';
+import { ObjectMissing, PreconditionFailed } from '../../sinks/index.ts';
+import { type Duck, openDuck } from '../duckdb.ts';
+import { type Day, manifestKey, partKey, partNumber, prefixOf, SCHEMA_VERSION, tagsOf } from '../layout.ts';
+import {
+  addTenants,
+  emptyManifest,
+  type Manifest,
+  type ManifestFile,
+  parseManifest,
+  type SignedManifest,
+  sign,
+} from '../manifest.ts';
+import type { Progress, TieringDeps } from '../ports.ts';
+import { type DayRow, renewDay, type StoredManifest, setCurrent, setPending, setVerified } from './day-state.ts';
+import { fetchFile } from './fetch-file.ts';
+import { addTotals, digestOf, noTotals, readFiles, readSpool, spool, type Totals, writePart } from './part-file.ts';
+import { copyOf, type DayPlan, planDay, type Slice } from './plan.ts';
+
+/**
+ * Brings a day to `verified`: everything that the log had committed when it was planned is in files that were read back.
+ * @returns the row, and whether anything was there to do
+ * @throws {LeaseLost} | TidemarkError `archive_damaged`, `archive_conflict` | {ObjectStoreUnavailable}
+ */
+export async function archiveDay(deps: TieringDeps, claimed: DayRow, run: Progress): Promise<DayRow> {
+  const database = await identityOf(deps.pool);
+  let row = await reconcile(deps, claimed, database);
+  let base = row.pending ?? row.current;
+  if (row.state === 'written' && row.pending !== undefined) {
+    // A crash came between manifest and verification.
+    if (await isSound(deps, row, run)) row = await setVerified(deps.pool, row);
+    else base = row.current;
+  }
+  const plan = await planDay(deps.pool, row.day, base?.manifest.positions ?? [], deps.settings.partRows);
+  if (plan.rows === 0) return row;
+  return withScratch(deps, async (scratch, duck) => {
+    const work = { deps, run, scratch, duck, row, plan };
+    const { files, totals } = await writeParts(work);
+    requireEqual(plan, totals, row.day);
+    const before = base?.manifest ?? emptyManifest(row.day);
+    const stored = await putManifest(
+      deps,
+      row,
+      sign({
+        ...summed(before, [...before.files, ...files]),
+        schema_version: SCHEMA_VERSION,
+        database,
+        ...successionOf(row, deps.now()),
+        tenants: addTenants(before.tenants, plan.tenants),
+        positions: plan.positions,
+      }),
+    );
+    deps.fault?.('manifest-stored');
+    row = await setPending(deps.pool, row, stored);
+    deps.fault?.('written');
+    await verifyFiles({ ...work, row }, files, totals);
+    row = await setVerified(deps.pool, row);
+    deps.fault?.('verified');
+    return row;
+  });
+}
+
+/** Files that fail are not worth mending: the rows are still in the database, and new files are written of them. */
+async function isSound(deps: TieringDeps, row: DayRow, run: Progress): Promise<boolean> {
+  try {
+    await verifyAgain(deps, row, run);
+    return true;
+  } catch (error) {
+    if (!(error instanceof TidemarkError && error.code === 'archive_damaged')) throw error;
+    deps.logger.error({ day: row.day, err: error }, `${error.message}: nothing was dropped, the day is written again`);
+    return false;
+  }
+}
+
+/** What a manifest says of the one before it. */
+export function successionOf(row: DayRow, now: number): Pick<Manifest, 'generation' | 'previous' | 'written_at'> {
+  const last = row.pending ?? row.current;
+  return {
+    generation: (last?.manifest.generation ?? 0) + 1,
+    previous: last?.sha256 ?? null,
+    written_at: new Date(now).toISOString(),
+  };
+}
+
+export async function identityOf(pool: Pool): Promise<string> {
+  const { rows } = await pool.query<{ id: string }>('SELECT id FROM archive_identity');
+  return rows[0]?.id ?? '';
+}
+
+interface Work {
+  deps: TieringDeps;
+  run: Progress;
+  scratch: string;
+  duck: Duck;
+  row: DayRow;
+  plan: DayPlan;
+}
+
+/** Runs `work` with a folder of its own and a DuckDB, both gone afterwards. */
+export async function withScratch<T>(
+  { scratch, settings }: Pick<TieringDeps, 'scratch' | 'settings'>,
+  work: (folder: string, duck: Duck) => Promise<T>,
+): Promise<T> {
+  await mkdir(scratch, { recursive: true });
+  const folder = await mkdtemp(join(scratch, 'day-'));
+  const duck = await openDuck({ scratch: folder, ...settings });
+  try {
+    return await work(folder, duck);
+  } finally {
+    await duck.close();
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** Files of all slices, one after the other: spooled, written, stored. */
+async function writeParts(work: Work): Promise<{ files: ManifestFile[]; totals: Totals }> {
+  const { deps, run, row, plan } = work;
+  const totals = noTotals();
+  const files: ManifestFile[] = [];
+  const generation = ((row.pending ?? row.current)?.manifest.generation ?? 0) + 1;
+  let next = await nextPart(deps, row.day);
+  for (const slice of plan.slices) {
+    run.signal.throwIfAborted();
+    const began = performance.now();
+    const part = await writeSlice(work, slice);
+    const key = partKey(row.day, next++);
+    await putPart(deps, key, part);
+    deps.fault?.('part-stored');
+    addTotals(totals, part.totals);
+    files.push({
+      key,
+      rows: part.totals.rows,
+      bytes: part.bytes,
+      sha256: part.sha256,
+      generation,
+      first: part.totals.first ?? slice.from,
+      last: part.totals.last ?? slice.from,
+      topic: slice.topic,
+      source_in_key: slice.sourceInKey,
+    });
+    await rm(part.path, { force: true });
+    await renewDay(deps.pool, row, deps.settings.leaseMs);
+    await run.progress({ day: row.day, rows: totals.rows, of: plan.rows });
+    await pauseFor(deps, performance.now() - began, run.signal);
+  }
+  return { files, totals };
+}
+
+async function writeSlice(
+  { deps, run, scratch, duck, plan }: Work,
+  slice: Slice,
+): Promise<{ path: string; sha256: string; bytes: number; totals: Totals }> {
+  const csv = join(scratch, 'spool.csv');
+  const path = join(scratch, 'part.parquet');
+  const client = await deps.pool.connect();
+  let broken: Error | undefined;
+  try {
+    const sent = await spool(client, copyOf(plan, slice), csv, run.signal);
+    if (sent !== slice.rows)
+      throw new TidemarkError('archive_damaged', `PostgreSQL sent ${sent} rows of ${plan.day}, counted ${slice.rows}`);
+  } catch (error) {
+    // A COPY that was broken off leaves the connection in the middle of it.
+    broken = error instanceof Error ? error : new Error(String(error));
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+  deps.fault?.('spooled');
+  const totals = await readSpool(duck, csv);
+  await writePart(duck, csv, path, deps.settings.zstdLevel);
+  await rm(csv, { force: true });
+  deps.fault?.('part-written');
+  return { path, totals, ...(await digestOf(path)) };
+}
+
+/** A number that no file has, in the manifest or beside it: a file is never written over. */
+async function nextPart({ store }: TieringDeps, day: Day): Promise<number> {
+  let next = 0;
+  for await (const { key } of store.list(prefixOf(day))) next = Math.max(next, (partNumber(key) ?? -1) + 1);
+  return next;
+}
+
+export async function putPart(
+  { store }: Pick<TieringDeps, 'store'>,
+  key: string,
+  part: { path: string; sha256: string },
+  isHeld = false,
+): Promise<void> {
+  await store.put(key, createReadStream(part.path, { highWaterMark: 1 << 20 }), {
+    ifAbsent: true,
+    sha256: part.sha256,
+    contentType: 'application/vnd.apache.parquet',
+    tags: tagsOf('part', isHeld),
+  });
+}
+
+/** A manifest with other files: what follows from them. */
+export const summed = (manifest: Manifest, all: readonly ManifestFile[]): Manifest => ({
+  ...manifest,
+  rows: all.reduce((sum, file) => sum + file.rows, 0),
+  bytes: all.reduce((sum, file) => sum + file.bytes, 0),
+  first: all.length === 0 ? null : Math.min(...all.map((file) => file.first)),
+  last: all.length === 0 ? null : Math.max(...all.map((file) => file.last)),
+  files: [...all],
+});
+
+/** Conditional on the version that was built upon: of two archivers one gets through. @throws TidemarkError `archive_conflict` */
+export async function putManifest(
+  { store }: Pick<TieringDeps, 'store'>,
+  row: DayRow,
+  signed: SignedManifest,
+): Promise<StoredManifest> {
+  const known = (row.pending ?? row.current)?.etag;
+  try {
+    const { etag } = await store.put(manifestKey(row.day), Buffer.from(signed.text), {
+      ...(known === undefined ? { ifAbsent: true } : { ifMatch: known }),
+      sha256: signed.sha256,
+      contentType: 'application/json',
+      tags: tagsOf('manifest', false),
+    });
+    return { ...signed, etag };
+  } catch (error) {
+    if (error instanceof PreconditionFailed || error instanceof ObjectMissing)
+      throw new TidemarkError('archive_conflict', `the manifest of ${row.day} was changed meanwhile`, { cause: error });
+    throw error;
+  }
+}
+
+/** PostgreSQL's sums and those of what was sent. @throws TidemarkError `archive_damaged` */
+function requireEqual(plan: DayPlan, sent: Totals, day: Day): void {
+  const tenants = Object.entries(plan.tenants);
+  const isEqual =
+    plan.rows === sent.rows &&
+    plan.check === sent.check &&
+    tenants.length === sent.tenants.size &&
+    tenants.every(([id, { rows }]) => sent.tenants.get(id) === rows);
+  if (!isEqual)
+    throw new TidemarkError('archive_damaged', `${day}: what was spooled does not add up to what the database holds`);
+}
+
+/** Every file as the store gives it back: its bytes, and its rows. @throws TidemarkError `archive_damaged` naming the file */
+async function verifyFiles(
+  { deps, run, scratch, duck, row }: Work,
+  files: readonly ManifestFile[],
+  sent: Totals,
+): Promise<void> {
+  const got = noTotals();
+  for (const file of files) {
+    run.signal.throwIfAborted();
+    const began = performance.now();
+    const path = join(scratch, 'read-back.parquet');
+    await fetchFile(deps.store, file, path);
+    const totals = await readFiles(duck, [path]);
+    if (totals.rows !== file.rows || totals.first !== file.first || totals.last !== file.last)
+      throw new TidemarkError('archive_damaged', `${file.key} does not hold the rows of its manifest`);
+    addTotals(got, totals);
+    await rm(path, { force: true });
+    deps.fault?.('read-back');
+    await renewDay(deps.pool, row, deps.settings.leaseMs);
+    await pauseFor(deps, performance.now() - began, run.signal);
+  }
+  const isEqual =
+    got.rows === sent.rows &&
+    got.hash === sent.hash &&
+    got.tenants.size === sent.tenants.size &&
+    [...sent.tenants].every(([id, rows]) => got.tenants.get(id) === rows);
+  if (!isEqual)
+    throw new TidemarkError('archive_damaged', `${row.day}: files read back do not hold what the database sent`);
+}
+
+/** After a crash between manifest and verification: the rows are still in the database, so the files are compared with them anew. */
+async function verifyAgain(deps: TieringDeps, row: DayRow, run: Progress): Promise<void> {
+  const pending = row.pending?.manifest;
+  if (pending === undefined) return;
+  const before = row.current?.manifest.positions ?? [];
+  const starts = new Map(before.map(({ shard, next }) => [shard, next]));
+  const known = new Set(row.current?.manifest.files.map((file) => file.key));
+  const files = pending.files.filter((file) => !known.has(file.key));
+  const plan = await planDay(deps.pool, row.day, before, deps.settings.partRows);
+  // Rows that came since belong to the next generation.
+  const bounded = { ...plan, starts, positions: pending.positions };
+  await withScratch(deps, async (scratch, duck) => {
+    const work: Work = { deps, run, scratch, duck, row, plan: bounded };
+    const totals = noTotals();
+    const client = await deps.pool.connect();
+    let broken: Error | undefined;
+    try {
+      for (const slice of plan.slices) {
+        const csv = join(scratch, 'spool.csv');
+        await spool(client, copyOf(bounded, slice), csv, run.signal);
+        addTotals(totals, await readSpool(duck, csv));
+        await renewDay(deps.pool, row, deps.settings.leaseMs);
+      }
+    } catch (error) {
+      broken = error instanceof Error ? error : new Error(String(error));
+      throw error;
+    } finally {
+      client.release(broken);
+    }
+    await verifyFiles(work, files, totals);
+  });
+}
+
+/**
+ * Brings database and store together after a crash: a manifest that was stored but not noted is taken on when it follows
+ * the one known; a lost one is written again from the database's copy.
+ */
+async function reconcile(deps: TieringDeps, row: DayRow, database: string): Promise<DayRow> {
+  const { store, pool, logger } = deps;
+  const known = row.pending ?? row.current;
+  const found = await store.head(manifestKey(row.day));
+  if (found === undefined) {
+    if (known === undefined) return row;
+    logger.warn({ day: row.day }, 'manifest lost: written again from the copy in the database');
+    const { etag } = await store.put(manifestKey(row.day), Buffer.from(known.text), {
+      ifAbsent: true,
+      sha256: known.sha256,
+      contentType: 'application/json',
+      tags: tagsOf('manifest', false),
+    });
+    const stored = { ...known, etag };
+    return row.pending === undefined ? setCurrent(pool, row, stored) : setPending(pool, row, stored);
+  }
+  if (found.etag === known?.etag) return row;
+  const signed = parseManifest(await text(await store.get(manifestKey(row.day))), row.day);
+  if (signed.sha256 === known?.sha256) {
+    const stored = { ...known, etag: found.etag };
+    return row.pending === undefined ? setCurrent(pool, row, stored) : { ...row, pending: stored };
+  }
+  if (signed.manifest.previous !== (known?.sha256 ?? null) || signed.manifest.database !== database)
+    throw new TidemarkError(
+      'archive_conflict',
+      `${manifestKey(row.day)} is not the manifest that this database wrote, nor one that follows it`,
+    );
+  return setPending(pool, row, { ...signed, etag: found.etag });
+}
+
+/** Rests so that work takes its share of the time. */
+export async function pauseFor({ settings }: TieringDeps, workedMs: number, signal: AbortSignal): Promise<void> {
+  const ms = workedMs * (100 / settings.dutyPercent - 1);
+  if (ms >= 1) await rest(Math.min(ms, 60_000), undefined, { signal });
+}

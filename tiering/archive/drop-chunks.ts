@@ -1,0 +1,157 @@
+import type { ClientBase } from 'pg';
+import { TIME_TABLES } from '../../schemas/index.ts';
+import { type Chunk, quoteIdentifier, withTransaction } from '../../sinks/index.ts';
+import { type Day, dayOf, endOf, startOf } from '../layout.ts';
+import { addTenants, type Manifest, type TenantTotals, unscaled, scaled } from '../manifest.ts';
+import type { TieringDeps } from '../ports.ts';
+import { type DayRow, rowsOf, setDetached } from './day-state.ts';
+
+/** How long a lock on the table may be waited for: writers queue behind us meanwhile. */
+const LOCK_TIMEOUT_MS = 250;
+const DAY_MS = 86_400_000;
+
+/** Why a day is still in the database; `late`: events came since it was planned; `busy`: try again soon. */
+export type DropOutcome = 'dropped' | 'nothing' | 'late' | 'busy' | 'incomplete';
+
+/**
+ * Takes the chunks of a verified day out of the table (P9). In one transaction: writers of these chunks are kept out, every
+ * row of them is counted against the manifests, the chunks are detached, and readers see the archive from the commit on.
+ * A chunk wider than a day waits until all its days are verified.
+ */
+export async function dropChunks(deps: TieringDeps, day: Day): Promise<DropOutcome> {
+  const { pool, engine } = deps;
+  const client = await pool.connect();
+  let chunks: Chunk[];
+  try {
+    chunks = await engine.listChunks(client, TIME_TABLES.events);
+  } finally {
+    client.release();
+  }
+  const { from, to, inside } = reachOf(chunks, day);
+  if (inside.length === 0) return 'nothing';
+  try {
+    return await withTransaction(pool, async (tx) => {
+      await tx.query(`SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`);
+      for (const chunk of inside) await tx.query(`LOCK TABLE ${quoteIdentifier(chunk.name)} IN SHARE MODE`);
+      const rows = await rowsOf(tx, dayOf(from), dayOf(to - 1));
+      const counts = await countChunks(tx, inside, rows);
+      for (const one of counts) if (one.late > 0) return 'late';
+      const ready: DayRow[] = [];
+      for (const one of counts.filter(({ fresh }) => fresh > 0)) {
+        const row = rows.find((known) => known.day === one.day);
+        if (row?.state !== 'verified' || row.pending === undefined) return 'incomplete';
+        requireCounted(deps, row, one.tenants);
+        ready.push(row);
+      }
+      // A verified day without rows of its own here was planned from chunks that have gone: it cannot be.
+      deps.fault?.('checked');
+      await tx.query('LOCK TABLE events IN ACCESS EXCLUSIVE MODE');
+      const kept: string[] = [];
+      for (const chunk of inside) {
+        // A compressed chunk would be unpacked by detaching it, under the lock.
+        if (chunk.compressed) await engine.dropChunk(tx, chunk);
+        else {
+          await engine.detachChunk(tx, chunk);
+          kept.push(chunk.name);
+        }
+      }
+      const [owner = rows.find((row) => row.day === day)] = ready;
+      for (const row of ready) await setDetached(tx, row, row === owner ? kept : []);
+      if (ready.length === 0 && owner !== undefined)
+        await tx.query('UPDATE archive_days SET chunks = chunks || $2::text[] WHERE day = $1', [owner.day, kept]);
+      return 'dropped';
+    });
+  } catch (error) {
+    engine.forget();
+    if (isLockFailure(error)) return 'busy';
+    throw error;
+  }
+}
+
+/** The days and chunks that hang together with `day`: as far as chunks reach over the ends of days. */
+function reachOf(chunks: readonly Chunk[], day: Day): { from: number; to: number; inside: Chunk[] } {
+  let [from, to] = [startOf(day), endOf(day)];
+  for (;;) {
+    const inside = chunks.filter((chunk) => chunk.from < to && chunk.to > from);
+    const first = Math.min(from, ...inside.map((chunk) => Math.floor(chunk.from / DAY_MS) * DAY_MS));
+    const last = Math.max(to, ...inside.map((chunk) => Math.ceil(chunk.to / DAY_MS) * DAY_MS));
+    if (first === from && last === to) return { from, to, inside };
+    [from, to] = [first, last];
+  }
+}
+
+interface DayCount {
+  day: Day;
+  /** rows that the pending manifest adds */
+  fresh: number;
+  /** rows that no manifest has */
+  late: number;
+  tenants: Record<string, TenantTotals>;
+}
+
+/** Every row of the chunks is in exactly one of: archived before, pending, late. */
+async function countChunks(client: ClientBase, chunks: readonly Chunk[], rows: readonly DayRow[]): Promise<DayCount[]> {
+  const bounds = rows.flatMap((row) => {
+    const before = new Map(row.current?.manifest.positions.map(({ shard, next }) => [shard, next]));
+    const after = new Map(row.pending?.manifest.positions.map(({ shard, next }) => [shard, next]));
+    return [...new Set([...before.keys(), ...after.keys()])].map((shard) => {
+      const start = before.get(shard) ?? 0;
+      return { day: row.day, shard, start, next: Math.max(start, after.get(shard) ?? 0) };
+    });
+  });
+  const days = new Map<Day, DayCount>();
+  for (const chunk of chunks) {
+    const { rows: found } = await client.query<{
+      day: Day;
+      tenant_id: string;
+      fresh: number;
+      late: number;
+      tokens_consumed: string;
+      duration_ms: string;
+    }>(
+      `SELECT e.day::text AS day, e.tenant_id, count(*) FILTER (WHERE e.log_offset >= p.start AND e.log_offset < p.next)::float8 AS fresh,
+         count(*) FILTER (WHERE p.next IS NULL OR e.log_offset >= p.next)::float8 AS late,
+         coalesce(sum(e.tokens_consumed) FILTER (WHERE e.log_offset >= p.start AND e.log_offset < p.next), 0)::text AS tokens_consumed,
+         coalesce(sum(e.duration_ms) FILTER (WHERE e.log_offset >= p.start AND e.log_offset < p.next), 0)::text AS duration_ms
+       FROM (SELECT ("timestamp" AT TIME ZONE 'UTC')::date AS day, tenant_id, shard, log_offset, tokens_consumed, duration_ms FROM ${quoteIdentifier(chunk.name)}) AS e
+       LEFT JOIN unnest($1::date[], $2::int[], $3::bigint[], $4::bigint[]) AS p(day, shard, start, next) ON p.day = e.day AND p.shard = e.shard
+       GROUP BY 1, 2`,
+      [
+        bounds.map((one) => one.day),
+        bounds.map((one) => one.shard),
+        bounds.map((one) => one.start),
+        bounds.map((one) => one.next),
+      ],
+    );
+    for (const { day, tenant_id: id, fresh, late, ...sums } of found) {
+      const known = days.get(day) ?? { day, fresh: 0, late: 0, tenants: {} };
+      const tenants =
+        fresh > 0 ? addTenants(known.tenants, { [id]: { customer_id: '', rows: fresh, ...sums } }) : known.tenants;
+      days.set(day, { day, fresh: known.fresh + fresh, late: known.late + late, tenants });
+    }
+  }
+  return [...days.values()];
+}
+
+/** What leaves is what the pending manifest has more than the one before: rows and sums, tenant by tenant. */
+function requireCounted({ logger }: TieringDeps, row: DayRow, counted: Record<string, TenantTotals>): void {
+  const pending: Manifest | undefined = row.pending?.manifest;
+  const added = addTenants(pending?.tenants ?? {}, row.current?.manifest.tenants ?? {}, -1);
+  const ids = new Set([...Object.keys(added), ...Object.keys(counted)]);
+  for (const id of ids) {
+    const [a, b] = [added[id], counted[id]];
+    const isEqual = a !== undefined && b !== undefined && a.rows === b.rows && same(a, b);
+    if (isEqual) continue;
+    logger.error({ day: row.day, tenant: id, manifest: a, database: b }, 'the manifest does not match the rows');
+    throw new Error(`${row.day}: the manifest does not match the rows of tenant ${id}; nothing was dropped`);
+  }
+}
+
+const same = (a: TenantTotals, b: TenantTotals): boolean =>
+  (['tokens_consumed', 'duration_ms'] as const).every(
+    (name) => unscaled(scaled(a[name])) === unscaled(scaled(b[name])),
+  );
+
+/** lock_not_available, deadlock_detected */
+const isLockFailure = (error: unknown): boolean =>
+  error instanceof Error && 'code' in error && (error.code === '55P03' || error.code === '40P01');
