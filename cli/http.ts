@@ -9,7 +9,7 @@ import Fastify, {
   LogController,
 } from 'fastify';
 import { type ErrorCode, type KeyStore, type Problem, TidemarkError, toProblem } from '../schemas/index.ts';
-import { isTransient } from '../sinks/index.ts';
+import { isTransient, ObjectStoreUnavailable } from '../sinks/index.ts';
 
 /** Fastify's own errors in terms of the catalogue. */
 const BY_STATUS: Record<number, ErrorCode> = {
@@ -112,6 +112,8 @@ function describe(error: FastifyError | Error, requestId: string) {
   }
   if (isTransient(error))
     return toProblem(new TidemarkError('database_unavailable', 'the database can not be reached now'), requestId);
+  if (error instanceof ObjectStoreUnavailable)
+    return toProblem(new TidemarkError('archive_unavailable', 'the object store can not be reached now'), requestId);
   const status = 'statusCode' in error && typeof error.statusCode === 'number' ? error.statusCode : 500;
   const code = BY_STATUS[status] ?? (status < 500 ? 'invalid_body' : undefined);
   if (code !== undefined) return toProblem(new TidemarkError(code, error.message), requestId);

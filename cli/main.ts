@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { TidemarkError } from '../schemas/index.ts';
+import { archiveCommands } from './archive-commands.ts';
 import { planCommands, statementCommands } from './billing-commands.ts';
 import { demoCommand } from './demo/index.ts';
 import { doctorCommand } from './doctor.ts';
@@ -17,6 +18,7 @@ demoCommand(program);
 migrateCommand(program);
 planCommands(program);
 statementCommands(program);
+archiveCommands(program);
 
 try {
   await program.parseAsync();

@@ -13,6 +13,8 @@ import {
   secureUrl,
   startEmbeddedPostgres,
 } from '../sinks/index.ts';
+import { createTieringJobs, openArchiveReader } from '../tiering/index.ts';
+import { openTiering } from './archive.ts';
 import { createBilling } from './billing.ts';
 import { adminKeyOf, openDataFolder } from './data-folder.ts';
 import { healthRoutes } from './health.ts';
@@ -104,8 +106,17 @@ export async function startServer(
           spread: settings.SPREAD_TENANTS,
         },
       });
+    const tiering = await openTiering({ settings, databaseUrl, engine, dataFolder: folder.path, logger, disposers });
+    const archive = openArchiveReader(tiering);
+    disposers.push(() => archive.close());
     const billing = createBilling({ pool, catalogue, settings });
-    const jobs = runJobs([...billing.jobs, ...tenantJobs(tenancy), ...meterJobs({ pool, engine, log })], {
+    const all = [
+      ...billing.jobs,
+      ...tenantJobs(tenancy),
+      ...meterJobs({ pool, engine, log }),
+      ...createTieringJobs(tiering),
+    ];
+    const jobs = runJobs(all, {
       pool,
       settings,
       logger,
@@ -120,6 +131,8 @@ export async function startServer(
         catalogue,
         jobs,
         tenancy,
+        tiering,
+        archive,
         billing: billing.options,
         now: Date.now,
       });

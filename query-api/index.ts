@@ -1,5 +1,6 @@
 import type { FastifyPluginAsync } from 'fastify';
 import type { QueryOptions } from './options.ts';
+import { archiveRoutes } from './routes/archives.ts';
 import { businessRoutes } from './routes/business.ts';
 import { creditRoutes } from './routes/credits.ts';
 import { eventRoutes } from './routes/events.ts';
@@ -38,4 +39,5 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(creditRoutes, options);
   await app.register(webhookRoutes, options);
   await app.register(businessRoutes, options);
+  await app.register(archiveRoutes, options);
 };

@@ -2,6 +2,7 @@ import type { Pool } from 'pg';
 import type { JobQueue, KeyStore, MeterCatalogue, TenantDirectory } from '../schemas/index.ts';
 import type { EventLog } from '../sinks/index.ts';
 import type { Tenancy } from '../tenants/index.ts';
+import type { ArchiveReader, TieringDeps } from '../tiering/index.ts';
 import type { BillingOptions } from './billing-options.ts';
 
 /** What the reading routes need. */
@@ -14,6 +15,8 @@ export interface QueryOptions {
   jobs: JobQueue;
   billing: BillingOptions;
   tenancy: Tenancy;
+  tiering: TieringDeps;
+  archive: ArchiveReader;
   /** Unix ms */
   now(): number;
 }

@@ -1,5 +1,10 @@
 export { type RunResult, runArchive } from './archive/run.ts';
-export { createTieringJobs, requireDay } from './jobs.ts';
+export { createTieringJobs, requireDay, requireRange } from './jobs.ts';
 export * from './layout.ts';
+export * from './list.ts';
 export type { LogPosition, Manifest, ManifestFile, TenantTotals } from './manifest.ts';
 export * from './ports.ts';
+export * from './restore.ts';
+export * from './verify.ts';
+export * from './reading/raw-events.ts';
+export * from './reading/reader.ts';

@@ -1,8 +1,9 @@
 import { Type } from 'typebox';
 import { type Job, TidemarkError } from '../schemas/index.ts';
 import { runArchive } from './archive/run.ts';
-import { isDay } from './layout.ts';
+import { type Day, isDay } from './layout.ts';
 import type { TieringDeps } from './ports.ts';
+import { verifyArchive } from './verify.ts';
 
 /** A day of a request. @throws TidemarkError `invalid_parameter` */
 export function requireDay(name: string, value: unknown): string {
@@ -10,6 +11,16 @@ export function requireDay(name: string, value: unknown): string {
     throw new TidemarkError('invalid_parameter', `${name} must be a day as YYYY-MM-DD, not ${JSON.stringify(value)}`);
   return value;
 }
+
+/** An optional first and last day. */
+export function requireRange({ from, to }: Record<string, unknown>): { from?: Day; to?: Day } {
+  return {
+    ...(from === undefined ? {} : { from: requireDay('from', from) }),
+    ...(to === undefined ? {} : { to: requireDay('to', to) }),
+  };
+}
+
+const Range = { from: Type.Optional(Type.String()), to: Type.Optional(Type.String()) };
 
 /** Everything of tiering that runs by schedule or by request. */
 export function createTieringJobs(deps: TieringDeps): Job[] {
@@ -20,7 +31,23 @@ export function createTieringJobs(deps: TieringDeps): Job[] {
       params: Type.Object({ before: Type.Optional(Type.String()) }),
       run: async (context) => {
         const { before } = context.params;
-        return runArchive(deps, context, before === undefined ? undefined : requireDay('before', before));
+        const result = await runArchive(deps, context, before === undefined ? undefined : requireDay('before', before));
+        const left = Object.entries(result.left);
+        if (left.length > 0)
+          throw new Error(
+            `${result.archived.length} days archived; still in the database: ${left.map(([day, why]) => `${day}: ${why}`).join('; ')}`,
+          );
+        return result;
+      },
+    },
+    {
+      name: 'archive-verify',
+      params: Type.Object(Range),
+      run: async (context) => {
+        const result = await verifyArchive(deps, context, requireRange(context.params));
+        if (result.damaged.length > 0)
+          throw new TidemarkError('archive_damaged', `${result.damaged.length} objects: ${result.damaged.join('; ')}`);
+        return result;
       },
     },
   ];

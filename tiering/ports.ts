@@ -18,6 +18,14 @@ export interface TieringSettings {
   cacheBytes: number;
   /** how long an archiver holds a day without a sign of life, ms */
   leaseMs: number;
+  lifecycle: LifecycleSettings;
+}
+
+/** Ages in days at which files change their storage class, and end; 0: never. */
+export interface LifecycleSettings {
+  infrequentDays: number;
+  glacierDays: number;
+  expireDays: number;
 }
 
 /** Places at which a test may stop the process; `fault` is called with each as it is passed. */

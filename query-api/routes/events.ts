@@ -1,6 +1,7 @@
 import type { FastifyPluginAsync } from 'fastify';
 import { Type } from 'typebox';
 import { ATTRIBUTE_COLUMNS, TidemarkError } from '../../schemas/index.ts';
+import type { ArchivedEvent } from '../../tiering/index.ts';
 import { chunkStart } from '../../sinks/index.ts';
 import { fromCursor, limitOf, listOf, tenantsOf, timeOf, toCursor } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
@@ -54,7 +55,7 @@ interface EventRow {
 const SLICES = [60_000, 600_000, 3_600_000, 6 * 3_600_000, DAY, 7 * DAY, 30 * DAY];
 
 /** Search of raw events, in OpenMeter's shape. */
-export const eventRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool, directory, now }) => {
+export const eventRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool, directory, archive, now }) => {
   app.get(
     '/api/v1/events',
     { schema: { tags: ['events'], summary: 'Search raw events, newest first', querystring: Parameters } },
@@ -106,9 +107,29 @@ export const eventRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool,
         rows.push(...(await search(conditions, values, start, end, limit + 1 - rows.length)));
         end = start;
       }
-      const page = rows.slice(0, limit);
+      // After the database: a day that left it in between is found here, and one that was still there only once.
+      const archived = await archive.search(
+        {
+          tenantIds: tenants?.map((tenant) => tenant.id) ?? null,
+          from: rows.length > limit ? Math.max(from, rows.at(-1)?.at ?? from) : from,
+          to,
+          receivedFrom: received.from,
+          receivedTo: received.to,
+          idempotencyKey: optionalText('id', parameters.id),
+          requestId: optionalText('request_id', parameters.request_id),
+          userId: optionalText('user_id', parameters.user_id),
+          type: optionalText('type', parameters.type),
+          after:
+            cursor === undefined
+              ? undefined
+              : { at: Number(cursor[0]), shard: Number(cursor[1]), logOffset: Number(cursor[2]) },
+        },
+        limit + 1,
+      );
+      const all = archived.length === 0 ? rows : merged(rows, archived);
+      const page = all.slice(0, limit);
       const last = page.at(-1);
-      if (rows.length > limit && last !== undefined) {
+      if (all.length > limit && last !== undefined) {
         const next = new URL(request.url, 'http://localhost');
         next.searchParams.set('cursor', toCursor([last.at, last.shard, last.log_offset]));
         reply.header('link', `<${next.pathname}${next.search}>; rel="next"`);
@@ -156,6 +177,24 @@ function textOf(name: string, value: unknown): string {
   if (text.includes('\0') || !text.isWellFormed())
     throw new TidemarkError('invalid_parameter', `${name} has a character that no event can have`);
   return text;
+}
+
+const optionalText = (name: string, value: unknown): string | undefined =>
+  value === undefined ? undefined : textOf(name, value);
+
+/** Rows of database and archive in the order of the answer, each once. */
+function merged(rows: readonly EventRow[], archived: readonly ArchivedEvent[]): EventRow[] {
+  const seen = new Set(rows.map((row) => `${row.shard} ${row.log_offset}`));
+  const more = archived.filter((row) => !seen.has(`${row.shard} ${row.log_offset}`)).map(fromArchive);
+  return [...rows, ...more].sort((a, b) => b.at - a.at || b.shard - a.shard || b.log_offset - a.log_offset);
+}
+
+/** When an archived event was stored is not kept: it was received then. */
+function fromArchive({ user_id, request_id, data, ...event }: ArchivedEvent): EventRow {
+  const members = Object.entries({ user_id, request_id }).filter(([, value]) => value !== null);
+  const head = JSON.stringify(Object.fromEntries(members)).slice(1, -1);
+  const rest = data.slice(1);
+  return { ...event, stored_at: event.received_at, data: `{${head}${head !== '' && rest !== '}' ? ',' : ''}${rest}` };
 }
 
 /** The CloudEvent as it was sent; its data's JSON text goes out unparsed. */

@@ -47,6 +47,8 @@ export interface ObjectStore {
   put(key: string, body: Uint8Array | Readable, options?: PutOptions): Promise<StoredObject>;
   /** @param range bytes [from, to) @throws {ObjectMissing} | {ObjectFrozen} | {ObjectStoreUnavailable} */
   get(key: string, range?: { from: number; to: number }): Promise<Readable>;
+  /** Where the object is on this machine's disk, for tools that read files; undefined: nowhere, `get` it. */
+  localPath(key: string): string | undefined;
   head(key: string): Promise<StoredObject | undefined>;
   /** In the order of keys. */
   list(prefix: string): AsyncIterable<StoredObject>;

@@ -17,6 +17,7 @@ export const TEST_TIERING: TieringSettings = {
   zstdLevel: 3,
   cacheBytes: 64e6,
   leaseMs: 60_000,
+  lifecycle: { infrequentDays: 30, glacierDays: 365, expireDays: 2557 },
 };
 
 /** The clock of these tests: a year after the events of `event()`. */

@@ -65,6 +65,10 @@ function checkOf(length: (column: string) => string, number: (column: string) =>
 const MEMBERS = ATTRIBUTE_COLUMNS.map(({ name }) => `',"${name}":' || a_${name}`).join(', ');
 const DATA = `'{' || substr(concat(${MEMBERS}, ',' || nullif(substr(rest, 2, length(rest) - 2), '')), 2) || '}'`;
 
+/** PostgreSQL: the same `data` of a row that is still in the database. */
+export const HOT_DATA = `'{' || substr(concat(${ATTRIBUTE_COLUMNS.map((column) => `',"${column.name}":' || ${attribute(column)}`).join(', ')},
+  ',' || nullif(substr(e.data::text, 2, length(e.data::text) - 2), '')), 2) || '}'`;
+
 /** DuckDB: the archive's columns of a row of the CSV. */
 export const ARCHIVED = Object.entries(COLUMNS)
   .map(([name, type]) => `CAST(${name === 'data' ? DATA : `"${name}"`} AS ${type}) AS "${name}"`)

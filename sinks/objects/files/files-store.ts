@@ -102,6 +102,10 @@ class FileStore implements ObjectStore {
     }
   }
 
+  localPath(key: string): string {
+    return this.#pathOf(key);
+  }
+
   async head(key: string): Promise<StoredObject | undefined> {
     try {
       const found = await stat(this.#pathOf(key), { bigint: true });

@@ -181,6 +181,10 @@ class S3Store implements ObjectStore {
     }
   }
 
+  localPath(): undefined {
+    return undefined;
+  }
+
   async head(key: string): Promise<StoredObject | undefined> {
     try {
       const found = await this.#client.send(new HeadObjectCommand(this.#address(key)));

@@ -1,0 +1,82 @@
+/** `tidemark archive …`: what a running server's archive routes do, in a terminal. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Command, Option } from 'commander';
+import type { JobRun } from '../schemas/index.ts';
+import { RESTORE_SPEEDS } from '../sinks/index.ts';
+import type { ArchivedDay } from '../tiering/index.ts';
+import { askServer, type ServerFlags, withServer } from './api-client.ts';
+import { table } from './demo/table.ts';
+
+export function archiveCommands(program: Command): void {
+  const archive = program.command('archive').description('Cold storage of raw events: days as Parquet files');
+  const day = new Option('--from <day>', 'first day, YYYY-MM-DD');
+  const last = new Option('--to <day>', 'last day, YYYY-MM-DD');
+
+  withServer(archive.command('run').description('Archive days, and late events of days in the archive'))
+    .option('--before <day>', 'first day that stays in the database (default: ARCHIVE_HOT_DAYS ago)')
+    .action(async ({ before, ...flags }: ServerFlags & { before?: string }) =>
+      followJob(flags, '/api/v1/archives/run', before === undefined ? {} : { before }),
+    );
+  withServer(archive.command('list').description('Days in the archive').addOption(day).addOption(last)).action(
+    async ({ from, to, ...flags }: ServerFlags & { from?: string; to?: string }) => {
+      const query = new URLSearchParams({
+        ...(from === undefined ? {} : { from }),
+        ...(to === undefined ? {} : { to }),
+      });
+      const { data } = (await (await askServer(flags, `/api/v1/archives?${query}`)).json()) as { data: ArchivedDay[] };
+      const rows = data.map((one) => [
+        one.day,
+        one.tier,
+        String(one.rows),
+        String(one.bytes),
+        String(one.files.length),
+        one.verified_at ?? 'never',
+      ]);
+      process.stdout.write(`${table(['day', 'tier', 'rows', 'bytes', 'files', 'verified'], rows)}\n`);
+    },
+  );
+  withServer(
+    archive
+      .command('verify')
+      .description('Read the archive back and hold it against its manifests')
+      .addOption(day)
+      .addOption(last),
+  ).action(async ({ from, to, ...flags }: ServerFlags & { from?: string; to?: string }) =>
+    followJob(flags, '/api/v1/archives/verify', {
+      ...(from === undefined ? {} : { from }),
+      ...(to === undefined ? {} : { to }),
+    }),
+  );
+  withServer(archive.command('restore <day>').description('Ask for a readable copy of a day in a cold storage class'))
+    .option('--days <n>', 'how long the copy stays', Number, 7)
+    .addOption(new Option('--speed <speed>', 'how fast it comes').choices(RESTORE_SPEEDS).default('Standard'))
+    .action(async (which: string, { days, speed, ...flags }: ServerFlags & { days: number; speed: string }) => {
+      const path = `/api/v1/archives/${encodeURIComponent(which)}/restore`;
+      const answer = (await (
+        await askServer(flags, path, { method: 'POST', body: { days, speed } })
+      ).json()) as ArchivedDay;
+      process.stdout.write(`${answer.day}: ${answer.tier}\n`);
+    });
+}
+
+/** Starts a job and waits for its end; progress goes to stderr, the result to stdout. */
+export async function followJob(flags: ServerFlags, path: string, body: Record<string, unknown>): Promise<void> {
+  const { job } = (await (await askServer(flags, path, { method: 'POST', body })).json()) as { job: string };
+  let shown = '';
+  for (;;) {
+    const run = (await (await askServer(flags, `/api/v1/jobs/${job}`)).json()) as JobRun;
+    const progress = run.progress === null ? run.status : JSON.stringify(run.progress);
+    if (progress !== shown) process.stderr.write(`${progress}\n`);
+    shown = progress;
+    if (run.status === 'succeeded') {
+      process.stdout.write(`${JSON.stringify(run.result, null, 2)}\n`);
+      return;
+    }
+    if (run.status === 'failed') {
+      process.stderr.write(`${run.error}\n`);
+      process.exitCode = 1;
+      return;
+    }
+    await delay(300);
+  }
+}
