@@ -28,7 +28,8 @@ export function readDecimal(value: unknown): Exact | undefined {
 }
 
 /** Shown to at most `places` decimals, half up, without an exponent and without trailing zeros. */
-export const show = (value: Exact, places = 18): string => value.toDecimalPlaces(places).toFixed();
+export const show = (value: Exact, places = 18): string =>
+  (value.decimalPlaces() > places ? value.toDecimalPlaces(places) : value).toFixed();
 
 /** Part of a whole period, to the second. */
 export interface Fraction {

@@ -44,24 +44,25 @@ export interface Step {
   amount: string;
 }
 
+/** Decimals of an allowance that is given for a part of a period: units, not money. */
+const ALLOWANCE = 6;
 /** Decimals to which a prorated figure is shown; it is not rounded for it. */
 const SHOWN = 38;
 
 /**
  * Rates one charge. Order: usage → included → model → discount amount (not below 0) → discount percent → minimum →
  * maximum → rounding to the minor unit, half up.
- * Of a part of a period, to the second: the flat amount, `included`, `discount_amount`, `minimum` and `maximum`; tiers,
+ * Of a part of a period, to the second: the flat amount, `included` (to 6 decimals), `discount_amount`, `minimum` and `maximum`; tiers,
  * packages and free units stay as they are.
  * @param decimals of the currency's minor unit
  */
 export function rateCharge(charge: CheckedCharge, usage: Usage, decimals: number, fraction?: Fraction): Line {
   const part = fraction === undefined || fraction.seconds === fraction.of ? undefined : fraction;
   const isFlat = charge.model.model === 'flat';
-  const allowance = charge.included === undefined ? ZERO : prorate(charge.included, part);
   // A meter's sum may be negative (refunds): it is shown as it is, and costs what zero does.
-  const counted = Exact.max(ZERO, usage.quantity);
-  const included = Exact.min(allowance, counted);
-  const billable = isFlat ? counted : counted.minus(included);
+  const counted = usage.quantity.isNegative() ? ZERO : usage.quantity;
+  const included = isFlat || charge.included === undefined ? undefined : allowanceOf(charge.included, part, counted);
+  const billable = included === undefined ? counted : counted.minus(included);
   const priced = priceOf(charge.model, billable, usage.events);
   const steps: Step[] = [{ rule: 'model', amount: show(priced.amount, SHOWN) }];
   let amount = priced.amount;
@@ -85,18 +86,19 @@ export function rateCharge(charge: CheckedCharge, usage: Usage, decimals: number
     const maximum = prorate(charge.maximum, part);
     become('maximum', maximum, Exact.min(amount, maximum));
   }
-  become('rounding', undefined, amount.toDecimalPlaces(decimals));
+  if (amount.decimalPlaces() > decimals) become('rounding', undefined, amount.toDecimalPlaces(decimals));
   const { name, meter } = charge.charge;
+  const quantity = show(usage.quantity);
   return {
     charge: charge.key,
     ...(name === undefined ? {} : { name }),
     meter: meter ?? null,
     model: charge.model.model,
     ...(usage.group === undefined ? {} : { group: usage.group }),
-    quantity: show(usage.quantity),
+    quantity,
     ...(charge.model.model === 'percentage' ? { events: show(usage.events) } : {}),
-    ...(charge.included === undefined || isFlat ? {} : { included: show(included, SHOWN) }),
-    billable: show(billable, SHOWN),
+    ...(included === undefined ? {} : { included: show(included, SHOWN) }),
+    billable: billable === usage.quantity ? quantity : show(billable, SHOWN),
     ...priced.shown,
     ...(part === undefined ? {} : { proration: part }),
     steps,
@@ -104,6 +106,10 @@ export function rateCharge(charge: CheckedCharge, usage: Usage, decimals: number
   };
 }
 const HUNDRED = new Exact(100);
+
+/** What of an allowance is used up. */
+const allowanceOf = (whole: Exact, part: Fraction | undefined, counted: Exact): Exact =>
+  Exact.min(part === undefined ? whole : prorate(whole, part).toDecimalPlaces(ALLOWANCE), counted);
 
 /** Quantity of a flat charge: one of it. */
 export const ONCE: Usage = { quantity: new Exact(1), events: ZERO };

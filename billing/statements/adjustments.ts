@@ -85,47 +85,58 @@ export async function billedLines(
 }
 
 /** Lines that bring a statement from what was billed to what is rated now; none where nothing was metered since. */
-export function adjust(
+export function* adjust(
   statement: number,
   billed: ReadonlyMap<string, BilledLine>,
-  rated: readonly ChargeLine[],
+  rated: Iterable<ChargeLine>,
   decimals: number,
-): AdjustmentLine[] {
-  const now = new Map(rated.map((line) => [identity(line), line]));
-  const gone = [...billed].filter(([key]) => !now.has(key)).map(([, line]) => nothing(line, decimals));
-  return [...rated, ...gone].flatMap((is) => {
-    const was = billed.get(identity(is)) ?? { quantity: ZERO, events: ZERO, amount: ZERO };
-    const quantity = new Exact(is.quantity).minus(was.quantity);
-    const events = new Exact(is.events ?? 0).minus(was.events);
-    const amount = new Exact(is.amount).minus(was.amount);
-    if (quantity.isZero() && events.isZero() && amount.isZero()) return [];
-    const { segment, charge, name, meter, model, group, plan, from, to } = is;
-    const counted = is.events === undefined ? {} : { events: show(events) };
-    return [
-      {
-        kind: 'adjustment',
-        adjusts: numberOf(statement),
-        segment,
-        charge,
-        ...(name === undefined ? {} : { name }),
-        meter,
-        model,
-        ...(group === undefined ? {} : { group }),
-        plan,
-        from,
-        to,
-        quantity: show(quantity),
-        ...counted,
-        amount: amount.toFixed(decimals),
-        was: {
-          quantity: show(was.quantity),
-          ...(is.events === undefined ? {} : { events: show(was.events) }),
-          amount: was.amount.toFixed(decimals),
-        },
-        is,
-      } satisfies AdjustmentLine,
-    ];
-  });
+): Generator<AdjustmentLine> {
+  const gone = new Map(billed);
+  for (const is of rated) {
+    const key = identity(is);
+    gone.delete(key);
+    const line = difference(statement, billed.get(key), is, decimals);
+    if (line !== undefined) yield line;
+  }
+  for (const was of gone.values()) {
+    const line = difference(statement, was, nothing(was, decimals), decimals);
+    if (line !== undefined) yield line;
+  }
+}
+
+function difference(
+  statement: number,
+  was: Omit<BilledLine, 'place'> = { quantity: ZERO, events: ZERO, amount: ZERO },
+  is: ChargeLine,
+  decimals: number,
+): AdjustmentLine | undefined {
+  const quantity = new Exact(is.quantity).minus(was.quantity);
+  const events = new Exact(is.events ?? 0).minus(was.events);
+  const amount = new Exact(is.amount).minus(was.amount);
+  if (quantity.isZero() && events.isZero() && amount.isZero()) return undefined;
+  const { segment, charge, name, meter, model, group, plan, from, to } = is;
+  return {
+    kind: 'adjustment',
+    adjusts: numberOf(statement),
+    segment,
+    charge,
+    ...(name === undefined ? {} : { name }),
+    meter,
+    model,
+    ...(group === undefined ? {} : { group }),
+    plan,
+    from,
+    to,
+    quantity: show(quantity),
+    ...(is.events === undefined ? {} : { events: show(events) }),
+    amount: amount.toFixed(decimals),
+    was: {
+      quantity: show(was.quantity),
+      ...(is.events === undefined ? {} : { events: show(was.events) }),
+      amount: was.amount.toFixed(decimals),
+    },
+    is,
+  };
 }
 
 /** A group that is not there any more: all its usage was withdrawn. */

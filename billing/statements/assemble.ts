@@ -1,5 +1,5 @@
 import { type Burn, burntOf } from '../credits/credits.ts';
-import { Exact, minorUnitOf, totalOf } from '../rating/index.ts';
+import { Exact, minorUnitOf, ZERO } from '../rating/index.ts';
 import { periodFrom } from '../subscriptions/periods.ts';
 import { rulesOf, type Subscription } from '../subscriptions/subscriptions.ts';
 import type { Position, Queryable } from '../usage/ports.ts';
@@ -7,6 +7,7 @@ import type { Need, Usages } from '../usage/usage.ts';
 import { type Adjustable, adjust, adjustableStatements, billedLines } from './adjustments.ts';
 import { canonicalJson } from './canonical.ts';
 import { type Billed, billedPeriod, needsOf, rateBilled, type StatementLine } from './lines.ts';
+import { serialOf } from './numbers.ts';
 
 /** Reads the metered values of many needs at once: from rollups, or from raw events. */
 export type UsageSource = (needs: readonly Need[]) => Promise<Usages>;
@@ -35,6 +36,30 @@ export interface Head {
   closed_at: string;
 }
 
+/** Lines as they are stored and hashed, one text each, and what is known of them all: a million fit into memory. */
+export class RatedLines {
+  readonly texts: string[] = [];
+  total: Exact = ZERO;
+  /** by place of the line, from 1: serial of the statement that it adjusts */
+  readonly adjusting = new Map<number, number>();
+  adjusted: Exact = ZERO;
+
+  add(line: StatementLine): void {
+    const place = this.texts.length + 1;
+    this.total = this.total.plus(line.amount);
+    if (line.kind === 'adjustment') {
+      this.adjusting.set(place, serialOf(line.adjusts) ?? 0);
+      this.adjusted = this.adjusted.plus(line.amount);
+    }
+    this.texts.push(canonicalJson({ line: place, ...line }));
+  }
+
+  /** The lines again, as objects. */
+  read(): StatementLine[] {
+    return this.texts.map((text) => JSON.parse(text));
+  }
+}
+
 const MOST_LOADED = 1_000;
 
 /**
@@ -47,7 +72,7 @@ export async function assembleLines(
   source: UsageSource,
   billed: readonly Billed[],
   options: { before: number; since: number },
-): Promise<Map<Billed, StatementLine[]>> {
+): Promise<Map<Billed, RatedLines>> {
   const earlier = await earlierOf(database, billed, options);
   const needs = [...billed, ...[...earlier.values()].flat().map((one) => one.billed)].flatMap(needsOf);
   const usages = await source(needs);
@@ -59,16 +84,16 @@ export async function assembleLines(
   return new Map(
     billed.map((one) => {
       const decimals = minorUnitOf(currencyOf(one));
-      const lines: StatementLine[] = rateBilled(one, usages, decimals);
+      const lines = new RatedLines();
+      for (const line of rateBilled(one, usages, decimals)) lines.add(line);
       for (const { statement, billed: before } of earlier.get(one) ?? [])
-        lines.push(
-          ...adjust(
-            statement.number,
-            known.get(statement.number) ?? new Map(),
-            rateBilled(before, usages, decimals),
-            decimals,
-          ),
-        );
+        for (const line of adjust(
+          statement.number,
+          known.get(statement.number) ?? new Map(),
+          rateBilled(before, usages, decimals),
+          decimals,
+        ))
+          lines.add(line);
       return [one, lines];
     }),
   );
@@ -104,13 +129,13 @@ export const currencyOf = ({ subscription }: { subscription: Subscription }): st
 /** A statement's head. */
 export function headOf(
   { subscription, period, segments }: Billed,
-  lines: readonly StatementLine[],
+  lines: RatedLines,
   facts: Pick<Head, 'number' | 'revision' | 'replaces' | 'reason' | 'positions' | 'adjusted_since' | 'closed_at'>,
   burns: (total: Exact, currency: string) => Burn[],
 ): Head {
   const currency = currencyOf({ subscription });
-  const total = totalOf(lines, currency);
-  const credits = burns(new Exact(total), currency);
+  const total = lines.total.toFixed(minorUnitOf(currency));
+  const credits = burns(lines.total, currency);
   return {
     ...facts,
     tenant: subscription.customerId,
@@ -128,12 +153,8 @@ export function headOf(
     total,
     credits,
     amount_due: new Exact(total).minus(burntOf(credits)).toFixed(minorUnitOf(currency)),
-    line_count: lines.length,
+    line_count: lines.texts.length,
   };
 }
-
-/** Lines as they are stored and hashed. */
-export const lineTexts = (lines: readonly StatementLine[]): string[] =>
-  lines.map((line, i) => canonicalJson({ line: i + 1, ...line }));
 
 export const iso = (ms: number): string => new Date(ms).toISOString();

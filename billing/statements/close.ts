@@ -2,13 +2,13 @@ import type { Pool, PoolClient } from 'pg';
 import { TidemarkError } from '../../schemas/index.ts';
 import { withTransaction } from '../../sinks/index.ts';
 import { burn, loadGrants } from '../credits/credits.ts';
-import { minorUnitOf, totalOf } from '../rating/index.ts';
+import { minorUnitOf } from '../rating/index.ts';
 import { periodFrom } from '../subscriptions/periods.ts';
 import { loadSubscriptions, nextCloseAt, rulesOf, type Subscription } from '../subscriptions/subscriptions.ts';
 import type { FindMeter, Position, Queryable, ReadUsage } from '../usage/ports.ts';
 import { readRollups } from '../usage/usage.ts';
 import { announce } from '../webhooks/outbox.ts';
-import { assembleLines, headOf, iso } from './assemble.ts';
+import { assembleLines, headOf, iso, RatedLines } from './assemble.ts';
 import { billedPeriod } from './lines.ts';
 import { numberOf } from './numbers.ts';
 import { type Finished, finish, writeStatements } from './write.ts';
@@ -146,7 +146,7 @@ export async function makeStatements(
   const lines = await assembleLines(client, source, billed, { before: first, since });
   const grants = await loadGrants(client, [...new Set(billed.map((one) => one.subscription.tenantId))]);
   return billed.map((one, i) => {
-    const own = lines.get(one) ?? [];
+    const own = lines.get(one) ?? new RatedLines();
     const serial = first + i;
     const head = headOf(
       one,
@@ -195,10 +195,9 @@ async function moveOn(client: Queryable, subscriptions: readonly Subscription[],
 /** What is told about a statement. */
 export function eventsOf({ head, lines, checksum }: Finished) {
   const { positions: _positions, terms: _terms, ...shown } = head;
-  const adjustments = lines.filter((line) => line.kind === 'adjustment');
   return [
     { event: 'statement.closed' as const, id: `statement.closed:${head.number}`, data: { ...shown, checksum } },
-    ...(adjustments.length === 0
+    ...(lines.adjusting.size === 0
       ? []
       : [
           {
@@ -209,9 +208,9 @@ export function eventsOf({ head, lines, checksum }: Finished) {
               tenant: head.tenant,
               subscription: head.subscription,
               currency: head.currency,
-              adjusts: [...new Set(adjustments.map((line) => line.adjusts))],
-              lines: adjustments.length,
-              amount: totalOf(adjustments, head.currency),
+              adjusts: [...new Set(lines.adjusting.values())].map(numberOf),
+              lines: lines.adjusting.size,
+              amount: lines.adjusted.toFixed(minorUnitOf(head.currency)),
             },
           },
         ]),

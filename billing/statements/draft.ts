@@ -6,7 +6,7 @@ import { periodAt } from '../subscriptions/periods.ts';
 import { rulesOf, type Subscription } from '../subscriptions/subscriptions.ts';
 import type { Need } from '../usage/usage.ts';
 import { readRollups } from '../usage/usage.ts';
-import { assembleLines, type Head, headOf, iso } from './assemble.ts';
+import { assembleLines, type Head, headOf, iso, RatedLines } from './assemble.ts';
 import { type BillingPorts, readPositions } from './close.ts';
 import { billedPeriod, type StatementLine } from './lines.ts';
 
@@ -39,7 +39,7 @@ export async function draftStatements(
     const lines = await assembleLines(client, source, billed, { before: Number.MAX_SAFE_INTEGER, since });
     const grants = await loadGrants(client, [...new Set(billed.map((one) => one.subscription.tenantId))]);
     return billed.map((one) => {
-      const own = lines.get(one) ?? [];
+      const own = lines.get(one) ?? new RatedLines();
       const facts = {
         number: null,
         revision: 0,
@@ -58,7 +58,7 @@ export async function draftStatements(
           decimals: minorUnitOf(currency),
         }),
       );
-      return { head, lines: own };
+      return { head, lines: own.read() };
     });
   });
 }

@@ -1,4 +1,4 @@
-import { type Group, type Line, ONCE, rateCharge, readDecimal, ZERO } from '../rating/index.ts';
+import { Exact, type Group, type Line, ONCE, rateCharge, type Usage, ZERO } from '../rating/index.ts';
 import type { Period } from '../subscriptions/periods.ts';
 import { type Segment, segmentsOf } from '../subscriptions/segments.ts';
 import type { Subscription } from '../subscriptions/subscriptions.ts';
@@ -48,10 +48,17 @@ export const billedPeriod = (subscription: Subscription, period: Period): Billed
 export const needsOf = ({ subscription, segments }: Billed): Need[] =>
   segments.flatMap((segment) => segment.charges.flatMap((charge) => needOf(subscription, segment, charge) ?? []));
 
-/** Rates a period: segments in order of time, charges in the plan's order, groups in order of their values. */
-export function rateBilled({ subscription, segments }: Billed, usages: Usages, decimals: number): ChargeLine[] {
-  return segments.flatMap((segment, i) => {
-    if (segment.trial) return [];
+/**
+ * Rates a period: segments in order of time, charges in the plan's order, groups in order of their values. One line at a
+ * time: there may be a million.
+ */
+export function* rateBilled(
+  { subscription, segments }: Billed,
+  usages: Usages,
+  decimals: number,
+): Generator<ChargeLine> {
+  for (const [i, segment] of segments.entries()) {
+    if (segment.trial) continue;
     const place = {
       kind: 'charge' as const,
       segment: i + 1,
@@ -59,29 +66,32 @@ export function rateBilled({ subscription, segments }: Billed, usages: Usages, d
       from: new Date(segment.from).toISOString(),
       to: new Date(segment.to).toISOString(),
     };
-    return segment.charges.flatMap((charge) => {
+    for (const charge of segment.charges) {
       const need = needOf(subscription, segment, charge);
       const rows = need === undefined ? undefined : usages(need);
-      return usageRows(rows, need?.groupBy ?? []).map((usage) => ({
-        ...place,
-        ...rateCharge(charge, usage, decimals, segment.fraction),
-      }));
-    });
-  });
+      for (const usage of usageRows(rows, need?.groupBy ?? []))
+        yield { ...place, ...rateCharge(charge, usage, decimals, segment.fraction) };
+    }
+  }
 }
 
-function usageRows(rows: readonly UsageRow[] | undefined, groupBy: readonly string[]) {
-  if (rows === undefined) return [ONCE];
-  const read = rows.map((row) => ({
-    quantity: readDecimal(row.quantity) ?? ZERO.plus(row.quantity),
-    events: ZERO.plus(row.events),
-    ...(groupBy.length === 0
-      ? {}
-      : { group: row.group, order: JSON.stringify(groupBy.map((name) => row.group[name])) }),
-  }));
-  if (groupBy.length === 0) return [read[0] ?? { quantity: ZERO, events: ZERO }];
+function* usageRows(rows: readonly UsageRow[] | undefined, groupBy: readonly string[]): Generator<Usage> {
+  if (rows === undefined) {
+    yield ONCE;
+    return;
+  }
+  if (groupBy.length === 0) {
+    const [row] = rows;
+    yield { quantity: new Exact(row?.quantity ?? 0), events: new Exact(row?.events ?? 0) };
+    return;
+  }
   // By code units, so that the order is the same on any machine and database.
-  return read
-    .sort((a, b) => ((a.order ?? '') < (b.order ?? '') ? -1 : 1))
-    .map(({ quantity, events, group }) => ({ quantity, events, ...(group === undefined ? {} : { group }) }));
+  const ordered = rows.map((row) => ({ row, order: JSON.stringify(groupBy.map((name) => row.group[name])) }));
+  ordered.sort((a, b) => (a.order < b.order ? -1 : 1));
+  for (const { row } of ordered)
+    yield {
+      quantity: new Exact(row.quantity),
+      events: row.events === '0' ? ZERO : new Exact(row.events),
+      group: row.group,
+    };
 }

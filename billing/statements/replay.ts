@@ -4,7 +4,7 @@ import { periodFrom } from '../subscriptions/periods.ts';
 import { loadSubscriptions, rulesOf } from '../subscriptions/subscriptions.ts';
 import type { FindMeter, ReadRawEvents } from '../usage/ports.ts';
 import { readRaw } from '../usage/raw-usage.ts';
-import { assembleLines, headOf, lineTexts } from './assemble.ts';
+import { assembleLines, headOf, RatedLines } from './assemble.ts';
 import { canonicalJson, checksumOf } from './canonical.ts';
 import { billedPeriod } from './lines.ts';
 import { numberOf } from './numbers.ts';
@@ -42,7 +42,7 @@ export async function replayStatement(
   const billed = billedPeriod({ ...subscription, customerId: head.tenant }, period);
   const source = (needs: Parameters<typeof readRaw>[1]) => readRaw(deps, needs, head.positions);
   const options = { before: serial, since: Date.parse(head.adjusted_since) };
-  const lines = (await assembleLines(deps.pool, source, [billed], options)).get(billed) ?? [];
+  const lines = (await assembleLines(deps.pool, source, [billed], options)).get(billed) ?? new RatedLines();
   const { number, revision, replaces, reason, positions, adjusted_since, closed_at } = head;
   const again = headOf(
     billed,
@@ -50,7 +50,7 @@ export async function replayStatement(
     { number, revision, replaces, reason, positions, adjusted_since, closed_at },
     () => head.credits,
   );
-  const texts = lineTexts(lines);
+  const { texts } = lines;
   const recomputed = checksumOf(canonicalJson(again), texts);
   const differences: Replay['differences'] = [];
   if (canonicalJson(again) !== headText)

@@ -1,23 +1,22 @@
 import type { Burn } from '../credits/credits.ts';
 import type { Queryable } from '../usage/ports.ts';
-import { type Head, lineTexts } from './assemble.ts';
+import type { Head, RatedLines } from './assemble.ts';
 import { canonicalJson, checksumOf } from './canonical.ts';
-import type { StatementLine } from './lines.ts';
-import { serialOf } from './numbers.ts';
 
 /** A statement that is ready to be written. */
 export interface Finished {
   serial: number;
   head: Head;
-  lines: readonly StatementLine[];
+  lines: RatedLines;
   checksum: string;
-  texts: readonly string[];
 }
 
-export function finish(serial: number, head: Head, lines: readonly StatementLine[]): Finished {
-  const texts = lineTexts(lines);
-  return { serial, head, lines, texts, checksum: checksumOf(canonicalJson(head), texts) };
-}
+export const finish = (serial: number, head: Head, lines: RatedLines): Finished => ({
+  serial,
+  head,
+  lines,
+  checksum: checksumOf(canonicalJson(head), lines.texts),
+});
 
 const STATEMENTS = `
   INSERT INTO statements (number, subscription_id, tenant_id, period_from, period_to, revision, currency, total, amount_due, line_count,
@@ -55,9 +54,9 @@ export async function writeStatements(database: Queryable, statements: readonly 
     if (rows.length > 0) await database.query(LINES, columnsOf(rows));
     rows = [];
   };
-  for (const { serial, lines, texts } of statements)
-    for (const [i, line] of lines.entries()) {
-      rows.push([serial, i + 1, line.kind === 'adjustment' ? (serialOf(line.adjusts) ?? null) : null, texts[i] ?? '']);
+  for (const { serial, lines } of statements)
+    for (const [i, text] of lines.texts.entries()) {
+      rows.push([serial, i + 1, lines.adjusting.get(i + 1) ?? null, text]);
       if (rows.length === CHUNK) await flush();
     }
   await flush();
