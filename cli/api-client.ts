@@ -27,7 +27,7 @@ export function storedKey(folder: string): string {
 export async function askServer(
   flags: ServerFlags,
   path: string,
-  init: { method?: string; body?: unknown; accept?: string } = {},
+  init: { method?: string; body?: unknown; accept?: string; headers?: Record<string, string> } = {},
 ) {
   const settings = readSettings(definedOf(process.env));
   const url = flags.url ?? `http://${settings.HOST}:${settings.PORT}`;
@@ -37,6 +37,7 @@ export async function askServer(
     headers: {
       authorization: `Bearer ${key}`,
       accept: init.accept ?? 'application/json',
+      ...init.headers,
       ...(init.body === undefined ? {} : { 'content-type': 'application/json' }),
     },
     ...(init.body === undefined ? {} : { body: JSON.stringify(init.body) }),

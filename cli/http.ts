@@ -10,6 +10,7 @@ import Fastify, {
 } from 'fastify';
 import { type ErrorCode, type KeyStore, type Problem, TidemarkError, toProblem } from '../schemas/index.ts';
 import { isTransient, ObjectStoreUnavailable } from '../sinks/index.ts';
+import type { Audit } from './audit.ts';
 
 /** Fastify's own errors in terms of the catalogue. */
 const BY_STATUS: Record<number, ErrorCode> = {
@@ -26,6 +27,7 @@ export async function createHttp(deps: {
   keys: KeyStore;
   logger: FastifyBaseLogger;
   isStopping(): boolean;
+  audit?: Audit;
 }): Promise<FastifyInstance> {
   const app: FastifyInstance = Fastify({
     loggerInstance: deps.logger,
@@ -74,6 +76,7 @@ export async function createHttp(deps: {
     const principal = await deps.keys.authenticate(bearer);
     if (principal === undefined) throw new TidemarkError('unauthorized', 'the key is unknown or revoked', challenge);
     if (!principal.scopes.has(scope)) throw new TidemarkError('forbidden', `the key lacks the scope ${scope}`);
+    await deps.audit?.(this, principal, scope);
     return principal;
   });
 

@@ -7,6 +7,7 @@ import { doctorCommand } from './doctor.ts';
 import { importCommand } from './import/index.ts';
 import { migrateCommand } from './migrate.ts';
 import { startCommand } from './start.ts';
+import { tenantCommands } from './tenants/index.ts';
 
 const program = new Command('tidemark').description(
   'Exact usage metering, percentiles and billing for multi-tenant products',
@@ -19,6 +20,7 @@ migrateCommand(program);
 planCommands(program);
 statementCommands(program);
 archiveCommands(program);
+tenantCommands(program);
 
 try {
   await program.parseAsync();

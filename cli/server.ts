@@ -13,8 +13,10 @@ import {
   secureUrl,
   startEmbeddedPostgres,
 } from '../sinks/index.ts';
+import { openAuditTrail } from '../tenants/index.ts';
 import { createTieringJobs, openArchiveReader } from '../tiering/index.ts';
 import { openTiering } from './archive.ts';
+import { auditRequests } from './audit.ts';
 import { createBilling } from './billing.ts';
 import { adminKeyOf, openDataFolder } from './data-folder.ts';
 import { healthRoutes } from './health.ts';
@@ -25,6 +27,7 @@ import { openLog } from './log.ts';
 import { meterJobs } from './meters.ts';
 import { createMetrics } from './metrics.ts';
 import { startProcessors } from './processor-thread.ts';
+import { openObjectStore } from './objects.ts';
 import { openStorage } from './storage.ts';
 import { openTenancy } from './tenancy.ts';
 import { tenantJobs } from './tenant-pools.ts';
@@ -81,8 +84,25 @@ export async function startServer(
     const lag = watchLag(pool, log, logger);
     disposers.push(() => lag.stop());
 
-    const tenancy = await openTenancy({ settings, env, databaseUrl, dataFolder: folder.path, logger, disposers });
-    const app = await createHttp({ keys, logger, isStopping: () => stopping });
+    const { tenancy, jobs: lifecycleJobs } = await openTenancy({
+      settings,
+      env,
+      databaseUrl,
+      dataFolder: folder.path,
+      objects: await openObjectStore(settings, folder.path),
+      logger,
+      disposers,
+      forget: () => {
+        directory.forget();
+        keys.forget();
+      },
+    });
+    const app = await createHttp({
+      keys,
+      logger,
+      isStopping: () => stopping,
+      audit: auditRequests(openAuditTrail(pool)),
+    });
     const ingest: IngestMetrics = { requests: 0, accepted: 0, rejected: 0 };
     await app.register(healthRoutes, {
       pool,
@@ -112,6 +132,7 @@ export async function startServer(
     const billing = createBilling({ pool, catalogue, settings });
     const all = [
       ...billing.jobs,
+      ...lifecycleJobs,
       ...tenantJobs(tenancy),
       ...meterJobs({ pool, engine, log }),
       ...createTieringJobs(tiering),

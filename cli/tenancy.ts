@@ -1,15 +1,18 @@
 /** The control plane of tenants, from settings. */
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import type { Settings } from '../schemas/index.ts';
-import { connect, openBetterStack, openMailer } from '../sinks/index.ts';
+import type { Job, Settings } from '../schemas/index.ts';
+import { connect, type ObjectStore, openBetterStack, openMailer } from '../sinks/index.ts';
 import {
+  createHeartbeatJob,
+  createPurgeJob,
   openSecretBox,
   openShardDatabases,
   Provisioner,
   poolsForProvisioning,
   prepareDatabase,
   provisioningSteps,
+  startWatchdog,
   type Tenancy,
   tenantUrl,
 } from '../tenants/index.ts';
@@ -20,6 +23,9 @@ import { migrationsOf, openPools } from './tenant-pools.ts';
 /** Seconds between two heartbeats of a tenant, and how late one may be. */
 const HEARTBEAT = { period: 60, grace: 180 };
 
+/** How often runaway sessions of tenants are looked for. */
+const WATCHDOG_MS = 5_000;
+
 export async function openTenancy(deps: {
   settings: Settings;
   env: Record<string, string>;
@@ -27,7 +33,11 @@ export async function openTenancy(deps: {
   dataFolder: string;
   logger: Logger;
   disposers: (() => Promise<void> | void)[];
-}): Promise<Tenancy> {
+  /** where archives and backups are */
+  objects: ObjectStore;
+  /** forgets what this process caches of tenants and keys */
+  forget(): void;
+}): Promise<{ tenancy: Tenancy; jobs: Job[] }> {
   const { settings, databaseUrl, dataFolder, logger, disposers } = deps;
   const pool = connect(databaseUrl, { max: settings.PROVISIONING_AT_ONCE + 2, name: 'tidemark-control' });
   disposers.push(() => pool.end());
@@ -47,6 +57,7 @@ export async function openTenancy(deps: {
   const pools = await openPools({ pool, settings, urlOf, logger, disposers });
   const addressOf = (slug: string) =>
     settings.TENANT_DOMAIN === '' ? undefined : `https://${slug}.${settings.TENANT_DOMAIN}`;
+  const connections = poolsForProvisioning(pools);
   const mailer = openMailer(
     settings.SMTP_URL === undefined ? { folder: join(dataFolder, 'mail') } : { smtpUrl: settings.SMTP_URL },
     settings.MAIL_FROM,
@@ -65,7 +76,7 @@ export async function openTenancy(deps: {
     pool,
     steps: provisioningSteps({
       secrets,
-      pools: poolsForProvisioning(pools),
+      pools: connections,
       mailer,
       heartbeats,
       addressOf,
@@ -77,15 +88,34 @@ export async function openTenancy(deps: {
   });
   if (settings.ROLES.has('query') || settings.ROLES.has('jobs')) provisioner.start();
   disposers.push(() => provisioner.stop());
-  return {
+  const watchdog = settings.ROLES.has('jobs') ? startWatchdog({ pool, logger }, WATCHDOG_MS) : undefined;
+  disposers.push(() => watchdog?.stop());
+  const closePool = (tenantId: string) => connections.close(tenantId);
+  const tenancy: Tenancy = {
     pool,
     secrets,
     provisioner,
     waitMs: settings.PROVISIONING_WAIT_MS,
+    deleteDays: settings.TENANT_DELETE_DAYS,
     urlOf,
     addressOf,
+    closePool,
     pools,
     migrations,
     runOptions,
   };
+  const jobs = [
+    createPurgeJob({
+      pool,
+      objects: deps.objects,
+      heartbeats: heartbeats?.service,
+      closePool,
+      forget: deps.forget,
+      ...(fault === undefined ? {} : { fault }),
+    }),
+    ...(heartbeats === undefined
+      ? []
+      : [createHeartbeatJob({ pool, secrets, service: heartbeats.service, check: connections.open, logger })]),
+  ];
+  return { tenancy, jobs };
 }

@@ -11,6 +11,7 @@ import { migrationRoutes } from './routes/migrations.ts';
 import { operationRoutes } from './routes/operations.ts';
 import { planRoutes } from './routes/plans.ts';
 import { poolRoutes } from './routes/pools.ts';
+import { lifecycleRoutes } from './routes/lifecycle.ts';
 import { provisioningRoutes } from './routes/provisioning.ts';
 import { ratingRoutes } from './routes/rating.ts';
 import { statementRoutes } from './routes/statements.ts';
@@ -32,6 +33,7 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(provisioningRoutes, options);
   await app.register(migrationRoutes, options);
   await app.register(poolRoutes, options);
+  await app.register(lifecycleRoutes, options);
   await app.register(ratingRoutes);
   await app.register(planRoutes, options);
   await app.register(subscriptionRoutes, options);

@@ -1,4 +1,5 @@
-import type { Tier } from '../schemas/index.ts';
+import type { Pool } from 'pg';
+import { TidemarkError, type Tier } from '../schemas/index.ts';
 import { ROLE_LIMITS } from './schema/tenant-schema.ts';
 
 /** What a tenant may use, and which features it has. */
@@ -33,4 +34,18 @@ export function tierConfiguration(tier: Exclude<Tier, 'discovered'>): TenantConf
     },
     features: FEATURES[tier],
   };
+}
+
+/** What holds for a tenant now, and what watches it. @throws TidemarkError `tenant_unprovisioned` */
+export async function tenantConfiguration(pool: Pool, tenantId: string) {
+  const { rows } = await pool.query<TenantConfiguration>(
+    'SELECT limits, features FROM tenant_settings WHERE tenant_id = $1',
+    [tenantId],
+  );
+  if (rows[0] === undefined) throw new TidemarkError('tenant_unprovisioned', 'the tenant has no configuration');
+  const { rows: monitors } = await pool.query<{ kind: string; name: string; definition: object }>(
+    'SELECT kind, name, definition FROM tenant_monitors WHERE tenant_id = $1 ORDER BY kind, name',
+    [tenantId],
+  );
+  return { ...rows[0], monitors };
 }

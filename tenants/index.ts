@@ -37,3 +37,16 @@ export type { Tenancy } from './tenancy.ts';
 export { poolsForProvisioning } from './tenant-login.ts';
 export * from './tenant-migrations/index.ts';
 export { listTenants } from './tenants.ts';
+export { tenantConfiguration } from './configuration.ts';
+export { type AuditEntry, type AuditTrail, listAudit, openAuditTrail } from './isolation/audit.ts';
+export { startWatchdog, watchOnce } from './isolation/watchdog.ts';
+export { exportTenant } from './lifecycle/export.ts';
+export { createHeartbeatJob } from './lifecycle/heartbeats.ts';
+export {
+  deleteTenant,
+  resumeTenant,
+  rotateKeys,
+  suspendTenant,
+  updateTenant,
+} from './lifecycle/lifecycle.ts';
+export { createPurgeJob } from './lifecycle/purge.ts';

@@ -12,6 +12,10 @@ export interface Tenancy {
   provisioner: Provisioner;
   /** how long a request for a new tenant waits for the end of its provisioning */
   waitMs: number;
+  /** days between a deletion and the purge, where the request does not say */
+  deleteDays: number;
+  /** closes the tenant's connections of this process */
+  closePool(tenantId: string): Promise<void>;
   /** connection URL of the tenant's own role */
   urlOf(tenantId: string): Promise<string>;
   /** connections of all tenants under one budget */

@@ -17,7 +17,7 @@ const FIND = `
     .map((column) => `t.${column}`)
     .join(', ')}
   FROM api_keys AS k LEFT JOIN tenants AS t ON t.id = k.tenant_id
-  WHERE k.id = $1 AND k.revoked_at IS NULL AND t.status IS DISTINCT FROM 'deleted'`;
+  WHERE k.id = $1 AND (k.revoked_at IS NULL OR k.revoked_at > now()) AND t.status IS DISTINCT FROM 'deleted'`;
 
 interface KeyRow extends TenantRow {
   key_id: string;

@@ -1,0 +1,31 @@
+import type { Command } from 'commander';
+import { table } from '../demo/table.ts';
+import { askTenant, type Flags, print, printJson } from './flags.ts';
+
+/** `tidemark tenants backup|backups|restore`. */
+export function backupCommands(about: (name: string, description: string) => Command): void {
+  about('backup <ref>', 'Back the tenant up to the object store').action(async (ref: string, flags: Flags) =>
+    printJson(await askTenant(flags, ref, '/backups', { method: 'POST' })),
+  );
+  about('backups <ref>', 'The backups of a tenant').action(async (ref: string, flags: Flags) => {
+    const { data } = (await (await askTenant(flags, ref, '/backups')).json()) as {
+      data: { id: string; taken_at: string; rows: number; bytes: number }[];
+    };
+    print(
+      table(
+        ['backup', 'taken at', 'rows', 'bytes'],
+        data.map((one) => [one.id, one.taken_at, String(one.rows), String(one.bytes)]),
+      ),
+    );
+  });
+  about('restore <ref> <backup>', 'Bring a backup back, into the same tenant or another one')
+    .option('--into <ref>', 'another tenant, provisioned and empty')
+    .action(async (ref: string, backup: string, flags: Flags & { into?: string }) =>
+      printJson(
+        await askTenant(flags, ref, `/backups/${encodeURIComponent(backup)}/restore`, {
+          method: 'POST',
+          body: flags.into === undefined ? {} : { into: flags.into },
+        }),
+      ),
+    );
+}
