@@ -8,6 +8,8 @@ export interface Definitions {
   meters: readonly Meter[];
   /** changes whenever what is counted does */
   revision: string;
+  /** first offset that a version counts live, by id; absent: it counts all */
+  cuts: ReadonlyMap<number, number>;
 }
 
 /** Live counting of these begins here; where nothing came before, there is nothing to backfill. */
@@ -16,7 +18,10 @@ const CUT = `
   SELECT id, $2::int, $3::bigint, CASE WHEN $3::bigint = 0 THEN now() END FROM unnest($1::int[]) AS id
   ON CONFLICT (meter_id, shard) DO NOTHING`;
 
-async function readDefinitions(database: Pool | ClientBase, builtin: readonly Meter[]): Promise<Definitions> {
+async function readDefinitions(
+  database: Pool | ClientBase,
+  builtin: readonly Meter[],
+): Promise<Omit<Definitions, 'cuts'>> {
   const entries = await readMeters(database);
   const defined = entries.flatMap(({ meter, next }) => (next === null ? [meter] : [meter, next]));
   // A new name or description is no new meaning.
@@ -41,7 +46,11 @@ export function adoptDefinitions(
     const definitions = await readDefinitions(client, builtin);
     const ids = definitions.meters.slice(builtin.length).map((meter) => meter.id);
     if (ids.length > 0) await client.query(CUT, [ids, own.shard, next]);
-    return definitions;
+    const { rows } = await client.query<{ meter_id: number; cut: number }>(
+      'SELECT meter_id, cut::float8 AS cut FROM meter_cuts WHERE shard = $1',
+      [own.shard],
+    );
+    return { ...definitions, cuts: new Map(rows.map((row) => [row.meter_id, row.cut])) };
   });
 }
 

@@ -99,7 +99,7 @@ export class EventView {
   }
 
   /**
-   * Reads the head of the record in [from, to): tenant and idempotency key, all that the claim needs.
+   * Reads the head of the record in [from, to): tenant, idempotency key and type, all that the claim needs.
    * @returns false with `fault` set when it is no event of a known schema
    */
   open(bytes: Uint8Array, from: number, to: number): boolean {
@@ -122,6 +122,8 @@ export class EventView {
     this.sourceStart = this.#optional();
     this.sourceEnd = cursor.at;
     this.keyedBySource = cursor.byte() === 1;
+    this.typeStart = cursor.string();
+    this.typeEnd = cursor.at;
     if (cursor.fail) return this.#refuse('undecodable', 'the record ends early');
     if (this.tenantEnd === this.tenantStart) return this.#refuse('missing_field', 'tenant is empty');
     if (this.keyEnd === this.keyStart) return this.#refuse('missing_field', 'idempotency_key is empty');
@@ -131,8 +133,6 @@ export class EventView {
   /** Reads the rest of the record that `open` began. @returns false with `fault` set when it is damaged */
   decode(): boolean {
     const cursor = this.#cursor;
-    this.typeStart = cursor.string();
-    this.typeEnd = cursor.at;
     this.timestamp = cursor.long();
     this.receivedAt = cursor.long();
     this.userStart = this.#optional();

@@ -15,6 +15,7 @@ import { HOUR, Rollups } from './rollups/rollups.ts';
 import { CREATE_STAGING } from './rollups/write-rows.ts';
 import type { Fault } from './steps/identify.ts';
 import { Tenants } from './tenants.ts';
+import { RawIncomplete, readOrphans, WITHDRAWAL_ATTRIBUTES } from './withdraw/index.ts';
 
 /** How long after an hour's end (event time) its minutes are folded: most late events are in by then. */
 const FOLD_GRACE_MS = 10 * 60_000;
@@ -128,8 +129,10 @@ export class PartitionOwner {
     claims: ClaimStore,
     state: { watermark: number; foldedUntil: number },
   ): Promise<Counting> {
-    const { meters, revision } = await adoptDefinitions(this.#deps.pool, own, next, this.#deps.meters);
-    const names = new AttributeNames(attributeNamesOf(meters));
+    const { pool, settings, now } = this.#deps;
+    const { meters, revision, cuts } = await adoptDefinitions(pool, own, next, this.#deps.meters);
+    const orphans = await readOrphans(pool, own.shard, now() - settings.windowMs);
+    const names = new AttributeNames([...attributeNamesOf(meters), ...WITHDRAWAL_ATTRIBUTES]);
     const rollups = new Rollups(meters, names, state);
     const pipeline = createPipeline({
       own,
@@ -139,6 +142,9 @@ export class PartitionOwner {
       tenants: this.#tenants,
       claims,
       rollups,
+      meters,
+      cuts,
+      orphans,
       forced: this.#forced,
     });
     return { revision, meters, rollups, pipeline };
@@ -181,13 +187,17 @@ export class PartitionOwner {
         started = performance.now();
         full = slice.count >= this.#limit || slice.bytes.length >= settings.batchBytes / 2;
         this.#deps.fault?.('read');
-        const prepared = await this.#prepare(owned, slice, owned.buffers[turn]);
+        const prepared = await this.#prepare(owned, slice, owned.buffers[turn], async () => {
+          await inFlight;
+        });
         await inFlight;
         inFlight = undefined;
         inFlight = this.#commit(client, owned, prepared);
         // Awaited below; a failure that comes before is no unhandled rejection.
         inFlight.catch(() => undefined);
         turn = turn === 0 ? 1 : 0;
+        // The next batch must find what this one deletes gone.
+        if (prepared.withdrawn !== undefined) await inFlight;
         if (this.#isDue(owned, prepared.watermark)) {
           await inFlight;
           inFlight = undefined;
@@ -201,9 +211,14 @@ export class PartitionOwner {
     }
   }
 
-  async #prepare(owned: Owned, slice: LogSlice, buffers: BatchBuffers): Promise<PreparedBatch> {
+  async #prepare(
+    owned: Owned,
+    slice: LogSlice,
+    buffers: BatchBuffers,
+    settle: () => Promise<void>,
+  ): Promise<PreparedBatch> {
     const began = performance.now();
-    const prepared = await owned.pipeline.prepare(owned.next, slice, buffers);
+    const prepared = await owned.pipeline.prepare(owned.next, slice, buffers, settle);
     owned.next = prepared.to;
     this.#metrics.prepareSeconds += (performance.now() - began) / 1000;
     return prepared;
@@ -281,6 +296,12 @@ export class PartitionOwner {
     this.#metrics.failures++;
     const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
     const { partition, revoked } = this.#partition;
+    if (error instanceof RawIncomplete) {
+      const fault: Fault = { reason: 'event_archived', detail: error.message };
+      for (const offset of error.offsets) this.#forced.set(offset, fault);
+      this.#deps.logger.warn({ partition, offsets: error.offsets }, `withdrawal refused: ${error.message}`);
+      return;
+    }
     const inMaintenance = this.#inMaintenance;
     this.#inMaintenance = false;
     // Whatever it was, a chunk may have been dropped since it was seen.

@@ -3,7 +3,7 @@
  * touches nothing that the next batch's preparation changes, so the next is prepared while the last commits.
  */
 import type { ClientBase } from 'pg';
-import { TIME_TABLES } from '../schemas/index.ts';
+import { type Meter, TIME_TABLES } from '../schemas/index.ts';
 import { BinaryCopy, copyInto, type LogSlice } from '../sinks/index.ts';
 import type { ClaimStore } from './dedupe/index.ts';
 import type { EventView } from './event-view.ts';
@@ -17,8 +17,18 @@ import { encodeRollups, newRollupWrites, type RollupWrites, writeRollups } from 
 import { type Account, createAccountStep, writeAccount, writeDeadLetters } from './steps/account.ts';
 import { createAdmitStep } from './steps/admit.ts';
 import { createApplyStep } from './steps/apply.ts';
-import { createIdentifyStep, type Fault } from './steps/identify.ts';
+import { createIdentifyStep, type Fault, type Identified } from './steps/identify.ts';
+import { StoredEvents } from './stored-events.ts';
 import type { Tenants } from './tenants.ts';
+import {
+  createWithdrawStep,
+  lockBackfill,
+  mendBackfilled,
+  settleArrivals,
+  type Withdrawn,
+  writeArrivals,
+  writeWithdrawals,
+} from './withdraw/index.ts';
 
 /** Buffers of a batch on its way; two take turns. */
 export interface BatchBuffers {
@@ -38,6 +48,8 @@ export interface PreparedBatch {
   claimed: Buffer;
   account: Account;
   buffers: BatchBuffers;
+  /** events that the batch withdraws; it is committed before the next one is prepared */
+  withdrawn: { events: Withdrawn; arrived: { key: Uint8Array; at: number }[] } | undefined;
 }
 
 export interface PipelineDeps {
@@ -48,26 +60,38 @@ export interface PipelineDeps {
   tenants: Tenants;
   claims: ClaimStore;
   rollups: Rollups;
+  meters: readonly Meter[];
+  cuts: ReadonlyMap<number, number>;
+  /** keys of withdrawn events that have not come yet */
+  orphans: Set<string>;
   /** offsets that the database has refused before, and why */
   forced: ReadonlyMap<number, Fault>;
 }
 
-export function createPipeline({ own, deps, view, raw, tenants, claims, rollups, forced }: PipelineDeps) {
+export function createPipeline(given: PipelineDeps) {
+  const { own, deps, view, raw, tenants, claims, rollups, meters, orphans, forced } = given;
   const { pool, engine } = deps;
   const { shard } = own;
   const identify = createIdentifyStep({ view, tenants, forced });
   const admit = createAdmitStep({ tenants });
-  const apply = createApplyStep({ view, raw, tenants, shard });
+  const { apply, examine } = createApplyStep({ view, raw, tenants, shard });
+  const withdraw = createWithdrawStep({ ...given, pool, shard, stored: new StoredEvents(view.names), examine });
   const account = createAccountStep({ tenants });
   let batch = 0;
 
   /** Everything up to the transaction; `from` is the commit point that it moves. After a throw, memory is ahead of the database: forget it all. */
-  async function prepare(from: number, slice: LogSlice, buffers: BatchBuffers): Promise<PreparedBatch> {
+  async function prepare(
+    from: number,
+    slice: LogSlice,
+    buffers: BatchBuffers,
+    settle: () => Promise<void>,
+  ): Promise<PreparedBatch> {
     batch++;
     const found = identify(slice);
     await admit(found);
     const flags = await claims.claim(pool, found.keys, found.soundCount);
-    const applied = await apply(found, flags, rollups, buffers.events, batch);
+    const withdrawn = await withdraw(found, flags, batch, settle);
+    const applied = await apply(found, flags, rollups, buffers.events, batch, withdrawn?.uncounted ?? null);
     const claimed = packKeys(found.keys, applied.applied, found.soundCount, applied.accepted);
     claims.add(claimed, applied.accepted);
     const accounted = account(found, applied);
@@ -87,10 +111,23 @@ export function createPipeline({ own, deps, view, raw, tenants, claims, rollups,
       claimed,
       account: accounted,
       buffers,
+      withdrawn: withdrawn && { events: withdrawn, arrived: arrivals(found, withdrawn, applied.applied) },
     };
   }
 
-  /** The six steps of one transaction. @throws {Fenced} and whatever PostgreSQL says; nothing is changed then */
+  /** Which withdrawn events have come with the batch. */
+  function arrivals(found: Identified, withdrawn: Withdrawn, applied: Uint8Array) {
+    const { slice } = found;
+    const timeOf = (sound: number) => {
+      const i = found.sound[sound] as number;
+      view.open(slice.bytes, i === 0 ? 0 : (slice.ends[i - 1] as number), slice.ends[i] as number);
+      view.decode();
+      return view.timestamp;
+    };
+    return settleArrivals(withdrawn, applied, orphans, timeOf);
+  }
+
+  /** The steps of one transaction. @throws {Fenced} and whatever PostgreSQL says; nothing is changed then */
   async function commit(client: ClientBase, prepared: PreparedBatch): Promise<void> {
     const { buffers } = prepared;
     deps.fault?.('prepared');
@@ -103,11 +140,20 @@ export function createPipeline({ own, deps, view, raw, tenants, claims, rollups,
     deps.fault?.('begun');
     await advance(client, own, prepared.from, prepared.to, prepared.watermark);
     deps.fault?.('fenced');
+    const { withdrawn } = prepared;
+    const backfilled =
+      withdrawn === undefined ? [] : await lockBackfill(client, shard, withdrawn.events.backfilled, meters);
     await claims.persist(client, prepared.to, prepared.claimed);
     deps.fault?.('claimed');
     if (buffers.events.rows > 0) await copyInto(client, COPY_EVENTS, buffers.events.finish());
     deps.fault?.('raw');
-    await writeRollups(client, buffers.rollups);
+    await writeRollups(client, shard, buffers.rollups);
+    if (withdrawn !== undefined) {
+      await writeWithdrawals(client, shard, withdrawn.events.withdrawals);
+      await writeArrivals(client, shard, withdrawn.arrived);
+      await mendBackfilled(client, backfilled, withdrawn.events.backfilled);
+      deps.fault?.('withdrawn');
+    }
     await markStale(client, shard, buffers.rollups.hours);
     deps.fault?.('rolled-up');
     await writeAccount(client, shard, prepared.account);

@@ -31,6 +31,7 @@ export const STEPS = [
   'fenced',
   'claimed',
   'raw',
+  'withdrawn',
   'rolled-up',
   'accounted',
   'dead-lettered',

@@ -123,6 +123,18 @@ export const ERRORS = {
     'The meaning of a meter in use can not change',
     'Its numbers may have been read or billed: create a meter with a new slug.',
   ),
+  already_replaced: kind(
+    409,
+    false,
+    'Replaced already',
+    'An event is replaced once: a further correction replaces the correcting event.',
+  ),
+  event_archived: kind(
+    409,
+    false,
+    'Raw events are archived',
+    'Its rollups can not be counted anew from what is left in the database: restore its day first.',
+  ),
   meter_builtin: kind(409, false, 'Built-in meter', 'Built-in meters can not be changed or deleted: create your own.'),
 
   // Tenants, migrations, pools

@@ -55,7 +55,7 @@ export async function backfillHour(
   const { rollups, events } = await countStored(client, cut, from, from + HOUR);
   const writes = newRollupWrites();
   encodeRollups(rollups, twin, 0, writes);
-  await writeRollups(client, writes);
+  await writeRollups(client, twin, writes);
   await client.query(ADVANCE, [meter.id, shard, new Date(from + HOUR), events]);
   await client.query('COMMIT');
   return { events };

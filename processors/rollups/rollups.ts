@@ -29,6 +29,24 @@ export interface RollupState {
   empty?: boolean;
 }
 
+/** All groups of one meter, tenant and window. */
+export interface Cell {
+  meterId: number;
+  /** the UUID's 16 bytes */
+  tenantId: Uint8Array;
+  /** start, Unix ms */
+  bucket: number;
+  isHour: boolean;
+}
+export interface ClearedCell extends Cell {
+  /** events replayed into it */
+  count: number;
+}
+
+const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, 16).toString('hex');
+export const cellKey = (meterId: number, tenantId: Uint8Array, bucket: number, isHour: boolean): string =>
+  `${meterId} ${hexOf(tenantId)} ${bucket} ${isHour}`;
+
 /** A meter and its place among the owner's. */
 interface MeterEntry {
   meter: CompiledMeter;
@@ -59,6 +77,8 @@ export class Rollups {
   touched: Row[] = [];
   /** series that the current batch saw first */
   newSeries: Series[] = [];
+  /** cells that the current batch counts anew, by `cellKey` */
+  readonly cleared = new Map<string, ClearedCell>();
   /** minute rows that begin after this can't be in the database unless they are in memory (Unix ms) */
   newAfter: number;
   /** hours that begin before this have hour rows, which late events change too (Unix ms) */
@@ -105,6 +125,57 @@ export class Rollups {
       }
     }
     if (minute > this.#latestMinute) this.#latestMinute = minute;
+  }
+
+  /** Ids of the meters that count the event. */
+  countedBy(event: EventView, tenant: KnownTenant): number[] {
+    const typeId = this.#interner.idOf(event.bytes, event.typeStart, event.typeEnd);
+    return this.#metersOf(typeId, tenant)
+      .filter(({ meter }) => this.#counts(event, meter))
+      .map(({ meter }) => meter.meter.id);
+  }
+
+  /**
+   * Empties cells, all their groups: the commit deletes their stored rows, and what `replay` and `observe` add until
+   * the end of the batch is all there is of them. Nothing of the partition may be in flight, before and after.
+   */
+  clear(cells: readonly Cell[]): void {
+    for (const cell of cells)
+      this.cleared.set(cellKey(cell.meterId, cell.tenantId, cell.bucket, cell.isHour), { ...cell, count: 0 });
+    const places = Map.groupBy(cells, (cell) => `${cell.meterId} ${hexOf(cell.tenantId)}`);
+    for (const series of this.#table.all)
+      for (const { bucket, isHour } of places.get(`${series.meter.meter.id} ${hexOf(series.tenantId)}`) ?? []) {
+        if ((isHour ? series.hours : series.minutes).delete(bucket / MINUTE)) this.rowCount--;
+        if (series.last?.bucket === bucket) series.last = undefined;
+      }
+  }
+
+  /** Adds a stored event to the cleared cells that it belongs to. @param counts whether a meter's live rows have it */
+  replay(
+    event: EventView,
+    tenant: KnownTenant,
+    key: Uint8Array,
+    batch: number,
+    counts: (meterId: number) => boolean,
+  ): void {
+    const typeId = this.#interner.idOf(event.bytes, event.typeStart, event.typeEnd);
+    const minute = Math.floor(event.timestamp / MINUTE) * MINUTE;
+    const hour = Math.floor(minute / HOUR) * HOUR;
+    this.#dimensionIds.fill(NOT_LOOKED_UP);
+    for (const { meter, index } of this.#metersOf(typeId, tenant)) {
+      const { id } = meter.meter;
+      const inMinute = this.cleared.get(cellKey(id, tenant.id, minute, false));
+      const inHour = this.cleared.get(cellKey(id, tenant.id, hour, true));
+      if ((inMinute === undefined && inHour === undefined) || !counts(id) || !this.#counts(event, meter)) continue;
+      const series = this.#seriesOf(event, tenant, meter, index);
+      for (const cell of [inMinute, inHour]) {
+        if (cell === undefined) continue;
+        const row = this.#rowOf(series, cell.isHour ? series.hours : series.minutes, cell.bucket);
+        this.#touch(row, batch);
+        this.#apply(row, event, cell.bucket, key, 0);
+        cell.count++;
+      }
+    }
   }
 
   #metersOf(typeId: number, tenant: KnownTenant): readonly MeterEntry[] {
@@ -173,7 +244,10 @@ export class Rollups {
     if (known !== undefined) return known;
     const isHour = rows === series.hours;
     const row = new Row(series, bucket, isHour);
-    row.based = this.#empty || (!isHour && bucket > this.newAfter);
+    row.based =
+      this.#empty ||
+      (!isHour && bucket > this.newAfter) ||
+      (this.cleared.size > 0 && this.cleared.has(cellKey(series.meter.meter.id, series.tenantId, bucket, isHour)));
     rows.set(bucket / MINUTE, row);
     this.rowCount++;
     return row;
@@ -236,6 +310,7 @@ export class Rollups {
   endBatch(): void {
     this.touched = [];
     this.newSeries = [];
+    if (this.cleared.size > 0) this.cleared.clear();
   }
 
   /** Minutes that begin after this have no rows yet (Unix ms). */

@@ -1,7 +1,8 @@
 import type { ClientBase } from 'pg';
 import type { ExactSum } from '../../metering/index.ts';
+import { uuidOf } from '../../schemas/index.ts';
 import { BinaryCopy, copyInto } from '../../sinks/index.ts';
-import type { Rollups } from './rollups.ts';
+import type { Cell, Rollups } from './rollups.ts';
 import type { Row, Series } from './row.ts';
 
 const COLUMNS =
@@ -16,6 +17,10 @@ const UPSERT = (table: string, staged: string) => `
     count = excluded.count, last_at = excluded.last_at, last_key = excluded.last_key, sum = excluded.sum, min = excluded.min,
     max = excluded.max, last = excluded.last, bins = excluded.bins, bin_counts = excluded.bin_counts,
     levels = excluded.levels`;
+
+const DELETE = (table: string) => `
+  DELETE FROM ${table} AS r USING unnest($1::int[], $2::uuid[], $3::timestamptz[]) AS k(meter_id, tenant_id, bucket)
+  WHERE r.meter_id = k.meter_id AND r.tenant_id = k.tenant_id AND r.bucket = k.bucket AND r.shard = $4 AND r.bucket BETWEEN $5 AND $6`;
 
 /** Session tables for rows that exist already; emptied at each commit. */
 export const CREATE_STAGING = `
@@ -35,6 +40,8 @@ export interface RollupWrites {
   /** times of all chunks needed, Unix ms */
   minutes: Set<number>;
   hours: Set<number>;
+  /** whose stored rows go before the others are written */
+  cleared: readonly Cell[];
   /** JSON for new groups, or null */
   groups: string | null;
   freshMinutes: BinaryCopy;
@@ -50,6 +57,7 @@ export function newRollupWrites(): RollupWrites {
     rows: 0,
     minutes: new Set(),
     hours: new Set(),
+    cleared: [],
     groups: null,
     freshMinutes: new BinaryCopy(),
     changedMinutes: new BinaryCopy(),
@@ -81,6 +89,8 @@ export function encodeRollups(rollups: Rollups, shard: number, batch: number, in
     else writeRow(isHour ? freshHours : freshMinutes, row, shard);
     row.stored = true;
   }
+  into.cleared = [...rollups.cleared.values()];
+  for (const { isHour, bucket } of into.cleared) (isHour ? into.hours : into.minutes).add(bucket);
   into.groups = encodeGroups(rollups.newSeries);
   rollups.endBatch();
 }
@@ -148,7 +158,8 @@ function writeMembers(copy: BinaryCopy, row: Row, shard: number, batch: number, 
 }
 
 /** Writes what `encodeRollups` made, within the caller's transaction. */
-export async function writeRollups(client: ClientBase, writes: RollupWrites): Promise<void> {
+export async function writeRollups(client: ClientBase, shard: number, writes: RollupWrites): Promise<void> {
+  if (writes.cleared.length > 0) await deleteCells(client, shard, writes.cleared);
   if (writes.groups !== null)
     await client.query({ name: 'insert_groups', text: INSERT_GROUPS, values: [writes.groups] });
   await copyRows(client, `rollups_minute (${COLUMNS})`, writes.freshMinutes);
@@ -157,6 +168,22 @@ export async function writeRollups(client: ClientBase, writes: RollupWrites): Pr
   await upsertRows(client, 'rollups_hour', 'staged_hour', writes.changedHours);
   await copyRows(client, `members_minute (${MEMBER_COLUMNS})`, writes.minuteMembers);
   await copyRows(client, `members_hour (${MEMBER_COLUMNS})`, writes.hourMembers);
+}
+
+/** Deletes the rows of cells, all groups. */
+export async function deleteCells(client: ClientBase, shard: number, cells: readonly Cell[]): Promise<void> {
+  for (const [isHour, own] of Map.groupBy(cells, (cell) => cell.isHour)) {
+    const times = own.map((cell) => cell.bucket);
+    for (const table of isHour ? ['rollups_hour', 'members_hour'] : ['rollups_minute', 'members_minute'])
+      await client.query(DELETE(table), [
+        own.map((cell) => cell.meterId),
+        own.map((cell) => uuidOf(cell.tenantId)),
+        times.map((at) => new Date(at).toISOString()),
+        shard,
+        new Date(Math.min(...times)),
+        new Date(Math.max(...times)),
+      ]);
+  }
 }
 
 async function copyRows(client: ClientBase, target: string, rows: BinaryCopy): Promise<void> {

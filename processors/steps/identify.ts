@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer';
-import { hash } from 'node:crypto';
-import type { ErrorCode } from '../../schemas/index.ts';
+import { type ErrorCode, REPLACES, VOID_TYPE } from '../../schemas/index.ts';
 import type { LogSlice } from '../../sinks/index.ts';
+import { ClaimKeys } from '../claim-key.ts';
 import type { EventView } from '../event-view.ts';
 import type { Tenants } from '../tenants.ts';
 
@@ -22,6 +22,22 @@ export interface Identified {
   keys: Buffer;
   /** by record index */
   faults: Map<number, Fault>;
+  /** some record may be a void */
+  mayVoid: boolean;
+  /** some record may replace an event */
+  mayReplace: boolean;
+}
+
+const VOID_BYTES = Buffer.from(VOID_TYPE);
+/** The attribute's name behind its Avro length. */
+const REPLACES_BYTES = Buffer.concat([Buffer.from([REPLACES.length * 2]), Buffer.from(REPLACES)]);
+
+/** Whether the record whose head is in `view` voids the event of its key. */
+export function isVoid(view: EventView): boolean {
+  const { bytes, typeStart, typeEnd } = view;
+  if (typeEnd - typeStart !== VOID_BYTES.length) return false;
+  for (let i = 0; i < VOID_BYTES.length; i++) if (bytes[typeStart + i] !== VOID_BYTES[i]) return false;
+  return true;
 }
 
 /** The offset of record `i`. */
@@ -29,13 +45,28 @@ export function offsetAt(slice: LogSlice, i: number): number {
   return slice.offsets === undefined ? slice.firstOffset + i : (slice.offsets[i] as number);
 }
 
+/** A record that is refused has claimed nothing: the next one of its key in the batch is the first. */
+export function promote(found: Identified, claimed: Uint8Array, refused: number): void {
+  const { keys } = found;
+  const key = keys.subarray(refused * 16, refused * 16 + 16);
+  for (let s = refused + 1; s < found.soundCount; s++)
+    if (keys.compare(key, 0, 16, s * 16, s * 16 + 16) === 0) {
+      claimed[s] = 1;
+      return;
+    }
+}
+
 /** Step 1: whose event is each record, and what is its claim key? */
 export function createIdentifyStep(deps: { view: EventView; tenants: Tenants; forced: ReadonlyMap<number, Fault> }) {
   const { view, tenants, forced } = deps;
-  const scratch = Buffer.allocUnsafe(4096);
+  const claimKeys = new ClaimKeys();
 
   return function identify(slice: LogSlice): Identified {
+    // One search of all bytes: what withdraws events is rare.
+    const all = Buffer.from(slice.bytes.buffer, slice.bytes.byteOffset, slice.bytes.length);
     const found: Identified = {
+      mayVoid: all.includes(VOID_BYTES),
+      mayReplace: all.includes(REPLACES_BYTES),
       slice,
       tenants: new Int32Array(slice.count).fill(-1),
       sound: new Int32Array(slice.count),
@@ -64,35 +95,17 @@ export function createIdentifyStep(deps: { view: EventView; tenants: Tenants; fo
       const known = forced.get(offsetAt(slice, i));
       if (known !== undefined) return known;
     }
-    if (!writeKey(found)) return { reason: 'field_too_long', detail: 'idempotency_key' };
+    const key = found.mayVoid && isVoid(view) ? claimKeys.ofVoid(view) : claimKeys.ofEvent(view);
+    if (key === undefined) return { reason: 'field_too_long', detail: 'idempotency_key' };
+    writeKey(found, key);
     found.sound[found.soundCount++] = i;
     return undefined;
   }
 
-  /** SHA-256(tenant, 0x00, key), cut to 128 bits; a CloudEvent's key is source, 0x00, id (no identifier holds a NUL). */
-  function writeKey(found: Identified): boolean {
-    const { bytes } = view;
-    let at = copyBytes(bytes, view.tenantStart, view.tenantEnd, 0);
-    scratch[at++] = 0;
-    if (view.keyedBySource) {
-      if (view.sourceStart >= 0) {
-        if (view.sourceEnd - view.sourceStart > 1024) return false;
-        at = copyBytes(bytes, view.sourceStart, view.sourceEnd, at);
-      }
-      scratch[at++] = 0;
-    }
-    if (view.keyEnd - view.keyStart > 2048) return false;
-    at = copyBytes(bytes, view.keyStart, view.keyEnd, at);
-    const digest = hash('sha256', scratch.subarray(0, at), 'buffer');
-    const keys = found.keys;
+  function writeKey(found: Identified, key: Uint8Array): void {
+    const { keys } = found;
     let to = found.soundCount * 16;
-    for (let i = 0; i < 16; i++) keys[to++] = digest[i] as number;
-    return true;
-  }
-
-  function copyBytes(bytes: Uint8Array, start: number, end: number, at: number): number {
-    for (let i = start; i < end; i++) scratch[at++] = bytes[i] as number;
-    return at;
+    for (let i = 0; i < 16; i++) keys[to++] = key[i] as number;
   }
 }
 

@@ -1,0 +1,120 @@
+import type { ClientBase, Pool } from 'pg';
+import { type Meter, uuidOf } from '../../schemas/index.ts';
+import { type Cut, countStored } from '../backfill/index.ts';
+import { type Cell, cellKey, HOUR, MINUTE, type Rollups } from '../rollups/rollups.ts';
+import { deleteCells, encodeRollups, newRollupWrites, writeRollups } from '../rollups/write-rows.ts';
+import type { Withdrawal } from './withdrawal.ts';
+
+/** An hour of a tenant that a meter's backfill has counted. */
+export interface Place {
+  meterId: number;
+  /** the UUID's 16 bytes */
+  tenantId: Uint8Array;
+  hour: number;
+}
+
+/** Raw events that a cell was counted from are gone (archived): it can't be counted anew without them. */
+export class RawIncomplete extends Error {
+  override name = 'RawIncomplete';
+  /** offsets of the withdrawals that would need it */
+  readonly offsets: readonly number[];
+
+  constructor(message: string, offsets: readonly number[]) {
+    super(message);
+    this.offsets = offsets;
+  }
+}
+
+const COUNTS = (table: string) => `
+  SELECT k.i::int AS i, sum(r.count)::float8 AS count
+  FROM unnest($1::int[], $2::uuid[], $3::timestamptz[]) WITH ORDINALITY AS k(meter_id, tenant_id, bucket, i)
+  JOIN ${table} AS r USING (meter_id, tenant_id, bucket)
+  WHERE r.shard = $4 AND r.bucket BETWEEN $5 AND $6 GROUP BY 1`;
+
+/**
+ * Holds recounted cells against what is stored: as many events as before, less the withdrawn ones.
+ * @throws {RawIncomplete}
+ */
+export async function checkCells(
+  pool: Pool,
+  shard: number,
+  rollups: Rollups,
+  meters: readonly Meter[],
+  cells: readonly (Cell & { withdrawn: readonly Withdrawal[] })[],
+): Promise<void> {
+  // Distinct values don't know how many events they came from.
+  const distinct = new Set(meters.filter((one) => one.aggregation === 'UNIQUE_COUNT').map((one) => one.id));
+  const checked = cells.filter((cell) => !distinct.has(cell.meterId));
+  for (const [isHour, own] of Map.groupBy(checked, (cell) => cell.isHour)) {
+    const times = own.map((cell) => cell.bucket);
+    const { rows } = await pool.query<{ i: number; count: number }>(
+      COUNTS(isHour ? 'rollups_hour' : 'rollups_minute'),
+      [
+        own.map((cell) => cell.meterId),
+        own.map((cell) => uuidOf(cell.tenantId)),
+        times.map((at) => new Date(at).toISOString()),
+        shard,
+        new Date(Math.min(...times)),
+        new Date(Math.max(...times)),
+      ],
+    );
+    const stored = new Map(rows.map((row) => [row.i - 1, row.count]));
+    for (const [i, cell] of own.entries()) {
+      const left = rollups.cleared.get(cellKey(cell.meterId, cell.tenantId, cell.bucket, isHour))?.count ?? 0;
+      if (left + cell.withdrawn.length !== (stored.get(i) ?? 0))
+        throw new RawIncomplete(
+          `meter ${cell.meterId} at ${new Date(cell.bucket).toISOString()}: ${stored.get(i) ?? 0} events counted, ${left} left, ${cell.withdrawn.length} withdrawn`,
+          cell.withdrawn.map((one) => one.offset),
+        );
+    }
+  }
+}
+
+const LOCK = `
+  SELECT c.meter_id, c.cut::float8 AS cut, o.shard AS twin,
+    CASE WHEN c.finished_at IS NOT NULL THEN 'infinity'::float8 WHEN isfinite(c.backfilled_until)
+      THEN (extract(epoch FROM c.backfilled_until) * 1000)::float8 ELSE '-infinity'::float8 END AS until
+  FROM meter_cuts AS c LEFT JOIN log_offsets AS o ON o.topic = 'backfill' AND o.partition = c.shard
+  WHERE c.shard = $1 AND c.meter_id = ANY ($2::int[]) ORDER BY c.meter_id FOR UPDATE OF c`;
+
+/**
+ * Stops the backfill of these meters on this shard until the transaction ends, so that it is known which hours it has
+ * counted. The transaction must hold no lock yet that a step of it waits for.
+ */
+export async function lockBackfill(
+  client: ClientBase,
+  shard: number,
+  places: readonly Place[],
+  meters: readonly Meter[],
+): Promise<Cut[]> {
+  if (places.length === 0) return [];
+  const { rows } = await client.query<{ meter_id: number; cut: number; twin: number | null; until: number }>(LOCK, [
+    shard,
+    [...new Set(places.map((place) => place.meterId))],
+  ]);
+  return rows.flatMap(({ meter_id: id, cut, twin, until }) => {
+    const meter = meters.find((one) => one.id === id);
+    return meter === undefined || twin === null ? [] : [{ meter, shard, cut, twin, backfilledUntil: until }];
+  });
+}
+
+/** Counts hours that the backfill has counted anew, without what is withdrawn; those ahead of it, it will count so. */
+export async function mendBackfilled(
+  client: ClientBase,
+  cuts: readonly Cut[],
+  places: readonly Place[],
+): Promise<void> {
+  const distinct = new Map(places.map((place) => [cellKey(place.meterId, place.tenantId, place.hour, true), place]));
+  for (const place of distinct.values()) {
+    const cut = cuts.find((one) => one.meter.id === place.meterId);
+    if (cut === undefined || place.hour >= cut.backfilledUntil) continue;
+    const cell = { meterId: place.meterId, tenantId: place.tenantId };
+    const cells: Cell[] = [{ ...cell, bucket: place.hour, isHour: true }];
+    for (let at = place.hour; at < place.hour + HOUR; at += MINUTE) cells.push({ ...cell, bucket: at, isHour: false });
+    await deleteCells(client, cut.twin, cells);
+    const { rollups } = await countStored(client, cut, place.hour, place.hour + HOUR, uuidOf(place.tenantId));
+    const writes = newRollupWrites();
+    encodeRollups(rollups, cut.twin, 0, writes);
+    await writeRollups(client, cut.twin, writes);
+  }
+}
