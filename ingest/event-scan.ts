@@ -371,6 +371,28 @@ export class EventScan {
     this.count--;
   }
 
+  /** Index of the attribute `name`, or -1. */
+  find(name: string): number {
+    const { bytes } = this.#scanner;
+    const first = name.charCodeAt(0);
+    for (let i = 0; i < this.count; i++) {
+      const start = this.nameStarts[i] as number;
+      const end = this.nameEnds[i] as number;
+      // A string is made only for names that look like it.
+      if (end - start === name.length && bytes[start] === first && this.#scanner.text(start, end) === name) return i;
+    }
+    return -1;
+  }
+
+  /** Sets the string attribute `name`, whatever the event says of it. */
+  setText(name: string, text: string): void {
+    for (let i = this.find(name); i >= 0; i = this.find(name)) this.#remove(i);
+    const at = this.#scanner.append(name);
+    const end = this.#scanner.used;
+    const start = this.#scanner.append(text);
+    this.#add(at, end, KIND.string, start, this.#scanner.used, 0);
+  }
+
   /** Adds the string attribute `name` from a range, unless the event has one of that name. */
   addText(name: string, start: number, end: number): void {
     for (let i = 0; i < this.count; i++)

@@ -1,11 +1,15 @@
 /** A request's body → records for the log, and what was rejected. Pure but for the tenant cache and the rate limits. */
 import { isUtf8 } from 'node:buffer';
 import {
+  ACTOR,
   type ErrorCode,
+  KIND,
   LIMITS,
   type Principal,
   type Rate,
   type Rejection,
+  REPLACES,
+  RESERVED_TYPE,
   type Tenant,
   TidemarkError,
   type Tier,
@@ -89,6 +93,8 @@ class BodyScan {
   readonly #valid: boolean;
   readonly #result: ScannedBody = { batches: [], accepted: 0, rejected: [], unknown: new Set(), taken: new Map() };
   #index = 0;
+  /** key of the event that the current one replaces */
+  #replaced: Range | undefined;
   /** the last event's tenant: the next one's is mostly the same */
   #last: TenantSlot | undefined;
 
@@ -188,7 +194,9 @@ class BodyScan {
     const { partitions } = this.#context;
     const key = envelope.key;
     let partition = slot.partition;
-    if (slot.spread > 1) partition = (partition + (hashOfKey(envelope, key) % slot.spread)) % partitions;
+    // A correction goes where the event that it replaces is counted.
+    const placed = this.#replaced ?? key;
+    if (slot.spread > 1) partition = (partition + (hashOfKey(envelope, placed) % slot.spread)) % partitions;
     let writer = this.#writers[partition];
     if (writer === undefined) {
       writer = new RecordWriter(partition);
@@ -229,6 +237,9 @@ class BodyScan {
       scan.refuse('too_old', cloud ? 'time' : 'timestamp', `older than ${settings.maxAgeMs / 86_400_000} days`);
     if (timestamp > now + settings.maxAheadMs)
       scan.refuse('too_new', cloud ? 'time' : 'timestamp', `more than ${settings.maxAheadMs / 1000} s ahead`);
+    if (type.start >= 0 && this.#isReserved(type))
+      scan.refuse('invalid_field', 'type', `must not begin with ${RESERVED_TYPE}`);
+    this.#replaced = this.#correction(cloud);
     if (scan.code !== null) return undefined;
     const slot = this.#tenant(cloud);
     if (slot === undefined) return undefined;
@@ -244,6 +255,30 @@ class BodyScan {
       request,
     };
     return { envelope, slot };
+  }
+
+  #isReserved({ bytes, start, end }: Range): boolean {
+    if (end - start < RESERVED_TYPE.length || bytes[start] !== RESERVED_TYPE.charCodeAt(0)) return false;
+    return this.#scanner.text(start, start + RESERVED_TYPE.length) === RESERVED_TYPE;
+  }
+
+  /** The key of the event that this one replaces, if it does; who sends it is noted. */
+  #correction(cloud: boolean): Range | undefined {
+    const scan = this.#scan;
+    const at = scan.find(REPLACES);
+    if (at < 0) return undefined;
+    const range = {
+      bytes: this.#scanner.bytes,
+      start: scan.valueStarts[at] as number,
+      end: scan.valueEnds[at] as number,
+    };
+    const most = cloud ? LIMITS.cloudEventPart : LIMITS.idempotencyKey;
+    if (scan.kinds[at] !== KIND.string || range.end === range.start || range.end - range.start > most) {
+      scan.refuse('invalid_field', REPLACES, `must be the idempotency key of an event, at most ${most} bytes`);
+      return undefined;
+    }
+    scan.setText(ACTOR, this.#context.principal.keyId);
+    return range;
   }
 
   #isCloudEvent(): boolean {

@@ -18,6 +18,7 @@ import { statementRoutes } from './routes/statements.ts';
 import { subscriptionRoutes } from './routes/subscriptions.ts';
 import { tenantRoutes } from './routes/tenants.ts';
 import { webhookRoutes } from './routes/webhooks.ts';
+import { withdrawalRoutes } from './routes/withdrawals.ts';
 
 export type { BillingOptions } from './billing-options.ts';
 export type { QueryOptions } from './options.ts';
@@ -27,6 +28,7 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(meterDefinitionRoutes, options);
   await app.register(meterRoutes, options);
   await app.register(eventRoutes, options);
+  await app.register(withdrawalRoutes, options);
   await app.register(operationRoutes, options);
   await app.register(jobRoutes, options);
   await app.register(tenantRoutes, options);

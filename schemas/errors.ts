@@ -129,6 +129,12 @@ export const ERRORS = {
     'Replaced already',
     'An event is replaced once: a further correction replaces the correcting event.',
   ),
+  ambiguous_event: kind(
+    409,
+    false,
+    'Several events have this id',
+    'Name whose event it is: ?subject=, and ?source= for a CloudEvent.',
+  ),
   event_archived: kind(
     409,
     false,

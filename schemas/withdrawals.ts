@@ -10,6 +10,10 @@ export const REPLACES = 'replaces';
 /** Attributes that say who withdrew an event, and why. */
 export const ACTOR = 'tidemark.actor';
 export const REASON = 'tidemark.reason';
+/** Attribute of a void: when its event was, Unix ms, so that it is found soon. */
+export const EVENT_AT = 'tidemark.event_at';
+/** Why an event is corrected, as its sender says. */
+export const CORRECTION_REASON = 'reason';
 
 /**
  * The claim key of an event: SHA-256(tenant, 0x00, key) cut to 128 bits; of a CloudEvent the key is source, 0x00, id.

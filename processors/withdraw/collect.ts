@@ -1,4 +1,4 @@
-import { ACTOR, REASON, REPLACES } from '../../schemas/index.ts';
+import { ACTOR, CORRECTION_REASON, EVENT_AT, REASON, REPLACES } from '../../schemas/index.ts';
 import { ClaimKeys } from '../claim-key.ts';
 import type { EventView } from '../event-view.ts';
 import { readDimension } from '../rollups/compile.ts';
@@ -6,10 +6,8 @@ import { type Fault, type Identified, isVoid, offsetAt } from '../steps/identify
 import type { Tenants } from '../tenants.ts';
 import type { Withdrawal } from './withdrawal.ts';
 
-/** Attribute of a void: when its event was, Unix ms, so that it is found soon. */
-export const EVENT_AT = 'tidemark.event_at';
 /** What withdrawals are read from: the owner's view needs slots for them. */
-export const WITHDRAWAL_ATTRIBUTES: readonly string[] = [REPLACES, ACTOR, REASON, EVENT_AT];
+export const WITHDRAWAL_ATTRIBUTES: readonly string[] = [REPLACES, ACTOR, REASON, EVENT_AT, CORRECTION_REASON];
 
 /** Finds the newly claimed records that withdraw an event. @param examine why a record can't be applied at all */
 export function createCollect(deps: {
@@ -20,12 +18,11 @@ export function createCollect(deps: {
   const { view, tenants, examine } = deps;
   const claimKeys = new ClaimKeys();
   const slot = (name: string) => view.names.slotOf(name);
-  const [replacesSlot, actorSlot, reasonSlot, eventAtSlot] = [
-    slot(REPLACES),
-    slot(ACTOR),
-    slot(REASON),
-    slot(EVENT_AT),
-  ];
+  const replacesSlot = slot(REPLACES);
+  const actorSlot = slot(ACTOR);
+  const reasonSlot = slot(REASON);
+  const correctionSlot = slot(CORRECTION_REASON);
+  const eventAtSlot = slot(EVENT_AT);
 
   /** By index of the sound record, duplicates included: one may stand in for a refused first. */
   return function collect(found: Identified): Map<number, Withdrawal> {
@@ -65,7 +62,7 @@ export function createCollect(deps: {
       idempotencyKey: replaced ?? text.toString('utf8', view.keyStart, view.keyEnd),
       source: view.sourceStart < 0 ? null : text.toString('utf8', view.sourceStart, view.sourceEnd),
       actor: readDimension(view, actorSlot),
-      reason: readDimension(view, reasonSlot),
+      reason: readDimension(view, replaced === null ? reasonSlot : correctionSlot),
       hint: hintOf(readDimension(view, eventAtSlot)),
       eventAt: null,
     };

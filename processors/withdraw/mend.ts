@@ -11,6 +11,8 @@ export interface Place {
   /** the UUID's 16 bytes */
   tenantId: Uint8Array;
   hour: number;
+  /** of the withdrawal of one event in it */
+  offset: number;
 }
 
 /** Raw events that a cell was counted from are gone (archived): it can't be counted anew without them. */
@@ -98,23 +100,44 @@ export async function lockBackfill(
   });
 }
 
-/** Counts hours that the backfill has counted anew, without what is withdrawn; those ahead of it, it will count so. */
+/**
+ * Counts hours that the backfill has counted anew, without what is withdrawn; those ahead of it, it will count so.
+ * @throws {RawIncomplete}
+ */
 export async function mendBackfilled(
   client: ClientBase,
   cuts: readonly Cut[],
   places: readonly Place[],
 ): Promise<void> {
-  const distinct = new Map(places.map((place) => [cellKey(place.meterId, place.tenantId, place.hour, true), place]));
-  for (const place of distinct.values()) {
-    const cut = cuts.find((one) => one.meter.id === place.meterId);
-    if (cut === undefined || place.hour >= cut.backfilledUntil) continue;
+  const byHour = Map.groupBy(places, (place) => cellKey(place.meterId, place.tenantId, place.hour, true));
+  for (const same of byHour.values()) {
+    const [place] = same;
+    const cut = cuts.find((one) => one.meter.id === place?.meterId);
+    if (place === undefined || cut === undefined || place.hour >= cut.backfilledUntil) continue;
+    const before = await countedIn(client, cut, place);
     const cell = { meterId: place.meterId, tenantId: place.tenantId };
     const cells: Cell[] = [{ ...cell, bucket: place.hour, isHour: true }];
     for (let at = place.hour; at < place.hour + HOUR; at += MINUTE) cells.push({ ...cell, bucket: at, isHour: false });
     await deleteCells(client, cut.twin, cells);
     const { rollups } = await countStored(client, cut, place.hour, place.hour + HOUR, uuidOf(place.tenantId));
+    const left = rollups.touched.reduce((sum, row) => sum + (row.isHour ? row.count : 0), 0);
+    if (cut.meter.aggregation !== 'UNIQUE_COUNT' && left + same.length !== before)
+      throw new RawIncomplete(
+        `meter ${place.meterId} at ${new Date(place.hour).toISOString()}: ${before} events counted, ${left} left, ${same.length} withdrawn`,
+        same.map((one) => one.offset),
+      );
     const writes = newRollupWrites();
     encodeRollups(rollups, cut.twin, 0, writes);
     await writeRollups(client, cut.twin, writes);
   }
+}
+
+/** Events in the backfilled hour row of a place, all groups. */
+async function countedIn(client: ClientBase, { twin }: Cut, { meterId, tenantId, hour }: Place): Promise<number> {
+  const { rows } = await client.query<{ count: number }>(
+    `SELECT coalesce(sum(count), 0)::float8 AS count FROM rollups_hour
+     WHERE meter_id = $1 AND tenant_id = $2 AND bucket = $3 AND shard = $4`,
+    [meterId, uuidOf(tenantId), new Date(hour), twin],
+  );
+  return rows[0]?.count ?? 0;
 }

@@ -184,7 +184,7 @@ export function createWithdrawStep(deps: WithdrawDeps) {
         const minute = Math.floor(one.at / MINUTE) * MINUTE;
         const hour = Math.floor(one.at / HOUR) * HOUR;
         if (one.offset < (cuts.get(meterId) ?? 0)) {
-          result.backfilled.push({ meterId, tenantId: one.tenantId, hour });
+          result.backfilled.push({ meterId, tenantId: one.tenantId, hour, offset: one.withdrawal.offset });
           continue;
         }
         for (const [bucket, isHour] of minute < rollups.foldedUntil

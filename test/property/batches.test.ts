@@ -158,11 +158,11 @@ async function compare(events: readonly PlainEvent[]): Promise<void> {
     const { rows } = await pool.query<{ cell: string; count: string; sum: string | null; bins: string | null }>(
       `SELECT concat_ws('|', r.meter_id, t.customer_id, extract(epoch FROM r.bucket)::bigint, g.values::text) AS cell, r.count::text AS count,
          trim_scale(r.sum)::text AS sum, (SELECT string_agg(b || ':' || n, ',' ORDER BY b) FROM unnest(r.bins, coalesce(r.bin_counts::numeric[], r.levels)) AS u(b, n)) AS bins
-       FROM ${table} AS r JOIN tenants AS t ON t.id = r.tenant_id JOIN rollup_groups AS g USING (group_key) JOIN log_offsets AS o USING (shard)`,
+       FROM ${table} AS r JOIN tenants AS t ON t.id = r.tenant_id JOIN rollup_groups AS g USING (group_key) JOIN log_offsets AS o ON o.shard = r.shard`,
     );
     const { rows: offsets } = await pool.query<{ customer_id: string; folded: number }>(
       `SELECT DISTINCT t.customer_id, coalesce((CASE WHEN isfinite(o.folded_until) THEN extract(epoch FROM o.folded_until) * 1000 ELSE -1e15 END), 0)::float8 AS folded
-       FROM events AS e JOIN tenants AS t ON t.id = e.tenant_id JOIN log_offsets AS o USING (shard)`,
+       FROM events AS e JOIN tenants AS t ON t.id = e.tenant_id JOIN log_offsets AS o ON o.shard = e.shard`,
     );
     const foldedUntil = new Map(offsets.map((row) => [row.customer_id, row.folded]));
     const due = width === 60_000 ? counted : counted.filter((one) => hourOf(one) < (foldedUntil.get(one.tenant) ?? 0));
@@ -191,7 +191,7 @@ async function compareCoarse(counted: readonly PlainEvent[]): Promise<void> {
   const { rows: shards } = await pool.query<{ customer_id: string; until: number; stale: number[] }>(
     `SELECT DISTINCT t.customer_id, (CASE WHEN isfinite(o.coarse_until) THEN extract(epoch FROM o.coarse_until) * 1000 ELSE -1e15 END)::float8 AS until,
        ARRAY(SELECT (extract(epoch FROM hour) * 1000)::float8 FROM stale_hours AS h WHERE h.shard = o.shard) AS stale
-     FROM events AS e JOIN tenants AS t ON t.id = e.tenant_id JOIN log_offsets AS o USING (shard)`,
+     FROM events AS e JOIN tenants AS t ON t.id = e.tenant_id JOIN log_offsets AS o ON o.shard = e.shard`,
   );
   const byTenant = new Map(shards.map((row) => [row.customer_id, row]));
   for (const level of LEVELS) {
@@ -199,7 +199,7 @@ async function compareCoarse(counted: readonly PlainEvent[]): Promise<void> {
     const { rows } = await pool.query<{ cell: string; count: string; sum: string | null; sketch: string | null }>(
       `SELECT concat_ws('|', r.meter_id, coalesce(t.customer_id, '*'), extract(epoch FROM r.bucket)::bigint, coalesce(g.values::text, '*')) AS cell,
          r.count::text AS count, trim_scale(r.sum)::text AS sum, r.sketch
-       FROM rollups_coarse AS r JOIN log_offsets AS o USING (shard) LEFT JOIN tenants AS t ON t.id = r.tenant_id LEFT JOIN rollup_groups AS g USING (group_key)
+       FROM rollups_coarse AS r JOIN log_offsets AS o ON o.shard = r.shard LEFT JOIN tenants AS t ON t.id = r.tenant_id LEFT JOIN rollup_groups AS g USING (group_key)
        WHERE r.level = $1 AND NOT EXISTS (SELECT FROM stale_hours AS h WHERE h.shard = r.shard AND h.hour >= r.bucket AND h.hour < r.bucket + $2 * interval '1 ms')`,
       [level, width],
     );
