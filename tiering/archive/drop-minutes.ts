@@ -1,6 +1,6 @@
 import { TIME_TABLES } from '../../schemas/index.ts';
 import { type Chunk, quoteIdentifier, withTransaction } from '../../sinks/index.ts';
-import { type Day, dayOf, startOf } from '../layout.ts';
+import { type Day, dayOf } from '../layout.ts';
 import type { TieringDeps } from '../ports.ts';
 
 const DAY_MS = 86_400_000;
@@ -8,9 +8,10 @@ const TABLES = [TIME_TABLES.rollups_minute, TIME_TABLES.members_minute];
 
 /**
  * Drops minute rollups before `before`; the hours that were folded from them stay. A chunk with minutes that are not
- * folded yet stays too: nothing else has them. @returns days whose minutes have gone
+ * folded yet stays too: nothing else has them.
+ * @param before Unix ms @returns days whose minutes have gone
  */
-export async function dropMinutes({ pool, engine, logger }: TieringDeps, before: Day): Promise<Day[]> {
+export async function dropMinutes({ pool, engine, logger }: TieringDeps, before: number): Promise<Day[]> {
   const gone = new Set<Day>();
   for (const table of TABLES) {
     const client = await pool.connect();
@@ -20,7 +21,7 @@ export async function dropMinutes({ pool, engine, logger }: TieringDeps, before:
     } finally {
       client.release();
     }
-    for (const chunk of chunks.filter((one) => one.to <= startOf(before))) {
+    for (const chunk of chunks.filter((one) => one.to <= before)) {
       const days: Day[] = [];
       for (let at = Math.floor(chunk.from / DAY_MS) * DAY_MS; at < chunk.to; at += DAY_MS) days.push(dayOf(at));
       try {

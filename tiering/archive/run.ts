@@ -48,9 +48,11 @@ export async function runArchive(deps: TieringDeps, run: Progress, before = hotS
     }
   }
   await finishDetached(deps, run);
-  const hot = hotSince(deps);
-  result.minutes = await dropMinutes(deps, before < hot ? before : hot);
-  result.expired = await forgetExpired(deps);
+  result.minutes = await dropMinutes(deps, Math.min(startOf(before), startOf(hotSince(deps))));
+  result.expired = await forgetExpired(deps).catch((error) => {
+    deps.logger.warn({ err: error }, 'what has expired is looked for next time');
+    return [];
+  });
   return result;
 }
 

@@ -282,6 +282,7 @@ function describe(error: unknown, key: string): unknown {
       return new ObjectMissing(`there is no ${key}`, { cause: error });
     case 'ENOSPC':
     case 'EDQUOT':
+    case 'EFBIG':
       return new ObjectStoreUnavailable(`no room for ${key}`, { cause: error });
     case 'EACCES':
     case 'EIO':

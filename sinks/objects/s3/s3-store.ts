@@ -365,7 +365,7 @@ function describe(error: unknown, key: string): unknown {
       return new PreconditionFailed(`${key}: another writer was first`, { cause: error });
     if (error.name === 'NoSuchBucket') return new ObjectStoreUnavailable('there is no such bucket', { cause: error });
     if (status === 404) return new ObjectMissing(`there is no ${key}`, { cause: error });
-    return new ObjectStoreUnavailable(`${key}: ${error.name}`, { cause: error });
+    return new ObjectStoreUnavailable(`${key}: ${error.name} (${status})`, { cause: error });
   }
   if (error instanceof Error && (isNetworkError(error) || error.name === 'TimeoutError'))
     return new ObjectStoreUnavailable(`${key}: ${error.message}`, { cause: error });

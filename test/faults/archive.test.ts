@@ -1,0 +1,213 @@
+import { spawn } from 'node:child_process';
+import { openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import {
+  ARCHIVE_STEPS,
+  dayOf,
+  openArchiveReader,
+  readRawEvents,
+  runArchive,
+  type TieringDeps,
+  verifyArchive,
+} from '../../tiering/index.ts';
+import { always, makeTiering, TEST_TIERING, takeIn } from '../support/archive.ts';
+import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
+import { event, openTestLog } from '../support/processors.ts';
+import { until } from '../support/server.ts';
+
+const SCRIPT = fileURLToPath(new URL('../support/archive-process.ts', import.meta.url));
+const DAY = 86_400_000;
+const FIRST = Date.UTC(2026, 0, 1);
+const EVENTS = 1_200;
+
+let database: TestDatabase;
+let log: Awaited<ReturnType<typeof openTestLog>>;
+let deps: TieringDeps & { root: string; dispose(): void };
+let days = 0;
+const sent = new Set<string>();
+
+beforeAll(async () => {
+  database = await createTestDatabase();
+  log = await openTestLog();
+  deps = await makeTiering(database.pool, { settings: { ...TEST_TIERING, leaseMs: 300 } });
+}, 120_000);
+afterAll(async () => {
+  await log.dispose();
+  await database.drop();
+  deps.dispose();
+});
+
+/** Events of a new day, so that every test has one that is whole in the database. @returns its start */
+async function newDay(count = EVENTS): Promise<number> {
+  const start = FIRST + days++ * DAY;
+  await addTo(start, count);
+  return start;
+}
+
+async function addTo(start: number, count: number): Promise<void> {
+  const all = Array.from({ length: count }, (_, i) => {
+    const key = `${dayOf(start)}-${sent.size + i}`;
+    return event(key, { tenant: `tenant-${i % 2}`, timestamp: start + ((i * 37_000) % DAY), request_id: key });
+  });
+  await takeIn(database.pool, all, log);
+  for (const one of all) sent.add(one.idempotency_key);
+}
+
+/** Everything, as readers find it in the database and the archive together: each event once. */
+async function requireWhole(): Promise<void> {
+  const reader = openArchiveReader(deps);
+  const { rows: tenants } = await database.pool.query<{ id: string }>('SELECT id FROM tenants');
+  const { rows: positions } = await database.pool.query<{ shard: number; next: number }>(
+    'SELECT shard, next::float8 AS next FROM log_offsets',
+  );
+  const seen: string[] = [];
+  for (const { id } of tenants)
+    for await (const rows of readRawEvents(database.pool, reader, {
+      tenantId: id,
+      from: FIRST,
+      to: FIRST + days * DAY,
+      positions,
+    }))
+      for (const row of rows) seen.push(row.request_id ?? '');
+  await reader.close();
+  expect(seen.length).toBe(sent.size);
+  expect(new Set(seen)).toEqual(sent);
+}
+
+/** Runs until nothing is left to do: a killed archiver's lease ends by itself. */
+async function finish(): Promise<void> {
+  await until(async () => (Object.keys((await runArchive(deps, always())).left).length === 0 ? true : undefined));
+  await requireWhole();
+  const { rows } = await database.pool.query('SELECT count(*)::int AS n FROM events');
+  expect(rows).toEqual([{ n: 0 }]);
+  const { rows: tables } = await database.pool.query(`SELECT relname FROM pg_class WHERE relname LIKE 'events\\_2%'`);
+  expect(tables).toEqual([]);
+  expect(await verifyArchive(deps, always())).toMatchObject({ days, damaged: [], frozen: [] });
+}
+
+/** An archiver in a process of its own. @returns how it ended */
+function archiver(
+  more: Record<string, unknown>,
+  limit = '',
+): Promise<{ signal: NodeJS.Signals | null; code: number | null; output: string }> {
+  const argument = JSON.stringify({ url: database.url, root: deps.root, count: 1, ...more });
+  const shell = `${limit} exec "$0" "$@"`;
+  const child = spawn('/bin/sh', ['-c', shell, process.execPath, SCRIPT, argument], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let output = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    output += chunk.toString('utf8');
+  });
+  return new Promise((resolve) => child.once('close', (code, signal) => resolve({ code, signal, output })));
+}
+
+const objectPath = (key: string) => join(deps.root, 'objects', key);
+
+describe('P9: an archiver', () => {
+  test.each(ARCHIVE_STEPS.map((step) => [step]))(
+    'that is killed at "%s" loses and doubles nothing, and the next one ends its work',
+    async (step) => {
+      const start = await newDay();
+      // A day that is archived already gets late events: both ways through every step.
+      if (days > 1) await addTo(start - DAY, 3);
+      const ended = await archiver({ step, count: days % 2 === 0 ? 2 : 1 });
+      expect(ended.signal).toBe('SIGKILL');
+      await requireWhole();
+      await finish();
+    },
+    120_000,
+  );
+
+  test('beside another one archives each day once', async () => {
+    await newDay();
+    await newDay();
+    const other = { ...deps, scratch: `${deps.scratch}-2` };
+    const results = await Promise.all([runArchive(deps, always()), runArchive(other, always())]);
+    expect(results.flatMap((result) => result.archived).length).toBeLessThanOrEqual(2);
+    await finish();
+  }, 120_000);
+
+  test('whose lease is taken away again and again changes nothing that it no longer owns', async () => {
+    await newDay();
+    const zombies = [1, 2, 3].map((i) => ({
+      ...deps,
+      scratch: `${deps.scratch}-z${i}`,
+      settings: { ...deps.settings, leaseMs: 1 },
+    }));
+    await Promise.all(zombies.map((one) => runArchive(one, always())));
+    await requireWhole();
+    await finish();
+  }, 120_000);
+
+  test('takes in what comes while it works, once', async () => {
+    const start = await newDay();
+    const [first] = await Promise.all([runArchive(deps, always()), addTo(start, 300).then(() => addTo(start, 300))]);
+    expect(first.archived.length).toBeLessThanOrEqual(1);
+    await requireWhole();
+    await finish();
+  }, 120_000);
+
+  test('without room on the disk leaves the day in the database', async () => {
+    const start = await newDay();
+    // Blocks of 512 bytes: less than a spooled file. The signal is ignored, so that writes fail as on a full disk.
+    const ended = await archiver({}, `trap '' XFSZ; ulimit -f 60;`);
+    expect(ended.output).toContain(`"left":{"${dayOf(start)}"`);
+    const { rows } = await database.pool.query('SELECT count(*)::int AS n FROM events');
+    expect(rows).toEqual([{ n: EVENTS }]);
+    await finish();
+  }, 120_000);
+
+  test('is not confused by a clock that jumps', async () => {
+    await newDay(50);
+    const back = { ...deps, now: () => FIRST - 400 * DAY };
+    expect(await runArchive(back, always())).toMatchObject({ archived: [] });
+    expect(await runArchive(back, always(), '2030-01-01')).toMatchObject({ archived: [] });
+    await requireWhole();
+    const ahead = { ...deps, now: () => FIRST + 40_000 * DAY };
+    expect((await runArchive(ahead, always())).archived).toHaveLength(1);
+    await finish();
+  }, 120_000);
+
+  test('finds a flipped bit, names the file, and drops nothing', async () => {
+    const start = await newDay(100);
+    await finish();
+    const key = `events/date=${dayOf(start)}/part-0.parquet`;
+    const whole = readFileSync(objectPath(key));
+    const file = openSync(objectPath(key), 'r+');
+    const place = Math.floor(whole.length / 2);
+    writeSync(file, Buffer.from([(whole[place] ?? 0) ^ 4]), 0, 1, place);
+    const { damaged } = await verifyArchive(deps, always());
+    expect(damaged).toHaveLength(1);
+    expect(damaged[0]).toContain(key);
+    writeSync(file, Buffer.from([whole[place] ?? 0]), 0, 1, place);
+    expect(await verifyArchive(deps, always())).toMatchObject({ damaged: [] });
+  }, 120_000);
+
+  test('finds damage before it drops, and writes the day again', async () => {
+    const start = await newDay();
+    await archiver({ step: 'manifest-stored' });
+    const key = `events/date=${dayOf(start)}/part-1.parquet`;
+    const file = openSync(objectPath(key), 'r+');
+    writeSync(file, Buffer.from('XXXX'), 0, 4, 1_000);
+    await requireWhole();
+    await finish();
+  }, 120_000);
+
+  test('writes a lost manifest again from the copy in the database, and says when a file is missing', async () => {
+    const start = await newDay(100);
+    await finish();
+    const folder = `events/date=${dayOf(start)}`;
+    rmSync(objectPath(`${folder}/manifest.json`));
+    expect((await verifyArchive(deps, always())).damaged[0]).toContain(`${folder}/manifest.json`);
+    await addTo(start, 1);
+    await finish();
+    const part = readFileSync(objectPath(`${folder}/part-0.parquet`));
+    rmSync(objectPath(`${folder}/part-0.parquet`));
+    expect((await verifyArchive(deps, always())).damaged[0]).toContain(`${folder}/part-0.parquet is missing`);
+    await deps.store.put(`${folder}/part-0.parquet`, part);
+    await finish();
+  }, 120_000);
+});
