@@ -104,15 +104,7 @@ export class EventView {
    */
   open(bytes: Uint8Array, from: number, to: number): boolean {
     this.bytes = bytes;
-    if (!isVersion1(bytes, from, to)) {
-      const marked = to - from >= 10 && bytes[from] === 0xc3 && bytes[from + 1] === 0x01;
-      return marked
-        ? this.#refuse(
-            'unknown_schema',
-            `fingerprint ${Buffer.from(bytes.subarray(from + 2, from + 10)).toString('hex')}`,
-          )
-        : this.#refuse('undecodable', 'no Avro single-object encoding');
-    }
+    if (!isVersion1(bytes, from, to)) return this.#refuseHeader(from, to);
     const cursor = this.#cursor;
     cursor.reset(bytes, from + 10, to);
     this.tenantStart = cursor.string();
@@ -210,6 +202,16 @@ export class EventView {
     if (branch === 2) return this.#cursor.string();
     this.#cursor.fail = true;
     return -1;
+  }
+
+  /** The schema that the header names is none of ours, or there is no header. */
+  #refuseHeader(from: number, to: number): false {
+    const head = Buffer.from(this.bytes.subarray(from, Math.min(to, from + 10)));
+    if (head.length === 10 && head[0] === 0xc3 && head[1] === 0x01)
+      return this.#refuse('unknown_schema', `fingerprint ${head.toString('hex', 2)}`);
+    // Confluent's wire format, left as it came because its id stands for no schema of ours, or no registry is configured.
+    if (head.length > 5 && head[0] === 0) return this.#refuse('unknown_schema', `registry id ${head.readUInt32BE(1)}`);
+    return this.#refuse('undecodable', 'no Avro single-object encoding');
   }
 
   #refuse(fault: ErrorCode, detail: string): false {

@@ -30,8 +30,8 @@ const LOCK_STALE_MS = 300_000;
 export interface BrokerSettings {
   /** address of a proxy: a second listener says of itself that it is there */
   behind?: string;
-  /** more lines of server.properties */
-  properties?: Record<string, string>;
+  /** settings of a third listener, SASL over TLS */
+  secure?: Record<string, string>;
   /** a JVM that compiles for speed, for benches; tests want one that starts quickly */
   isForSpeed?: boolean;
   /** arguments of `kafka-storage format`, such as SCRAM credentials */
@@ -46,38 +46,53 @@ export interface TestKafka {
   dispose(): Promise<void>;
 }
 
+interface Ports {
+  plain: number;
+  proxied: number;
+  secure: number;
+}
+
 /** One broker that can be killed, stopped and started again. */
 export class KafkaBroker implements TestKafka {
   readonly brokers: string[];
   /** where the listener is that a proxy is in front of */
   readonly proxiedPort: number;
+  /** where the listener with SASL over TLS is */
+  readonly secureAddress: string;
   readonly #folder: string;
   readonly #java: string;
   readonly #isForSpeed: boolean;
   #child: ChildProcess | undefined;
   #exited: Promise<unknown> = Promise.resolve();
 
-  private constructor(folder: string, java: string, port: number, proxiedPort: number, isForSpeed: boolean) {
-    this.proxiedPort = proxiedPort;
+  private constructor(folder: string, java: string, ports: Ports, isForSpeed: boolean) {
+    this.proxiedPort = ports.proxied;
+    this.secureAddress = `127.0.0.1:${ports.secure}`;
     this.#folder = folder;
     this.#java = java;
     this.#isForSpeed = isForSpeed;
-    this.brokers = [`127.0.0.1:${port}`];
+    this.brokers = [`127.0.0.1:${ports.plain}`];
   }
 
   /** Formats storage and starts; resolves when the broker answers. */
   static async start(settings: BrokerSettings = {}): Promise<KafkaBroker> {
     const java = requireCommand({ commands: ['java'], packages: ['openjdk-17-jre-headless'] });
     await requireJars();
-    const [port, controller, proxied] = [await freePort(), await freePort(), await freePort()];
+    const [port, controller, proxied, secure] = [
+      await freePort(),
+      await freePort(),
+      await freePort(),
+      await freePort(),
+    ];
+    const isSecure = settings.secure !== undefined;
     const folder = mkdtempSync(join(tmpdir(), 'tidemark-kafka-'));
     const properties = {
       'process.roles': 'broker,controller',
       'node.id': '1',
       'controller.quorum.voters': `1@127.0.0.1:${controller}`,
       'controller.listener.names': 'CONTROLLER',
-      listeners: `PLAINTEXT://127.0.0.1:${port},PROXIED://127.0.0.1:${proxied},CONTROLLER://127.0.0.1:${controller}`,
-      'advertised.listeners': `PLAINTEXT://127.0.0.1:${port},PROXIED://${settings.behind ?? `127.0.0.1:${proxied}`}`,
+      listeners: `PLAINTEXT://127.0.0.1:${port},PROXIED://127.0.0.1:${proxied},CONTROLLER://127.0.0.1:${controller}${isSecure ? `,SASL_SSL://127.0.0.1:${secure}` : ''}`,
+      'advertised.listeners': `PLAINTEXT://127.0.0.1:${port},PROXIED://${settings.behind ?? `127.0.0.1:${proxied}`}${isSecure ? `,SASL_SSL://127.0.0.1:${secure}` : ''}`,
       'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL',
       'log.dirs': join(folder, 'logs'),
       'offsets.topic.replication.factor': '1',
@@ -87,7 +102,7 @@ export class KafkaBroker implements TestKafka {
       'group.initial.rebalance.delay.ms': '0',
       'group.min.session.timeout.ms': '500',
       'auto.create.topics.enable': 'false',
-      ...settings.properties,
+      ...settings.secure,
     };
     const file = join(folder, 'server.properties');
     writeFileSync(
@@ -96,7 +111,7 @@ export class KafkaBroker implements TestKafka {
         .map(([name, value]) => `${name}=${value}\n`)
         .join(''),
     );
-    const broker = new KafkaBroker(folder, java, port, proxied, settings.isForSpeed ?? false);
+    const broker = new KafkaBroker(folder, java, { plain: port, proxied, secure }, settings.isForSpeed ?? false);
     execFileSync(
       java,
       [

@@ -22,9 +22,15 @@ export async function openRegistryFraming(
     ...(username === undefined ? {} : { auth: { username, password: password ?? '' } }),
   });
   const ours = fingerprintOf(EVENT_SCHEMA_V1);
+  const subject = `${topic}-value`;
+  const schema = { type: library.SchemaType.AVRO, schema: JSON.stringify(EVENT_SCHEMA_V1) } as const;
   const writeId = await ask(async () => {
-    const schema = JSON.stringify(EVENT_SCHEMA_V1);
-    return (await client.register({ type: library.SchemaType.AVRO, schema }, { subject: `${topic}-value` })).id;
+    try {
+      return await client.getRegistryIdBySchema(subject, schema);
+    } catch {
+      // Not there yet; a registry that is away will say so again.
+      return (await client.register(schema, { subject })).id;
+    }
   });
   const known = new Map<number, boolean>([[writeId, true]]);
   return {

@@ -1,0 +1,328 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import avsc from 'avsc';
+import { CompressionTypes, Partitioners } from 'kafkajs';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { murmur2 } from '../../ingest/index.ts';
+import { EVENT_SCHEMA_V1, encodeEvent, HEADER_V1 } from '../../schemas/index.ts';
+import { checkKafka, type KafkaLog } from '../../sinks/index.ts';
+import { freshName, KafkaBroker, silentKafka, startKafka, type TestKafka } from '../support/kafka.ts';
+import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
+import { committed, event, records, startProcessors } from '../support/processors.ts';
+import { startRegistry } from '../support/registry.ts';
+import { requireCommand } from '../support/requirements.ts';
+
+let kafka: TestKafka;
+let database: TestDatabase;
+const logs: KafkaLog[] = [];
+beforeAll(async () => {
+  kafka = await startKafka();
+}, 120_000);
+beforeAll(async () => {
+  database = await createTestDatabase();
+});
+afterEach(async () => {
+  await Promise.all(logs.splice(0).map((log) => log.close()));
+  await database.drop();
+  database = await createTestDatabase();
+});
+afterAll(async () => {
+  await database.drop();
+  await kafka.dispose();
+});
+
+async function open(options: Parameters<TestKafka['open']>[0] = {}): Promise<KafkaLog> {
+  const log = await kafka.open({ partitions: 1, ...options });
+  logs.push(log);
+  return log;
+}
+
+/** Processes until the log's end is committed. */
+async function drain(log: KafkaLog): Promise<void> {
+  const end = (await log.ranges()).reduce((sum, range) => sum + range.end, 0);
+  const running = await startProcessors(database.pool, log);
+  await committed(database.pool, end);
+  await running.stop();
+}
+
+async function account() {
+  const { rows } = await database.pool.query<{ received: number; accepted: number; duplicate: number; dead: number }>(
+    `SELECT sum(received)::int AS received, sum(accepted)::int AS accepted, sum(duplicate)::int AS duplicate,
+       sum(dead_lettered)::int AS dead FROM accounting`,
+  );
+  return rows[0];
+}
+
+test("P1, P4, P6: what foreign producers write becomes dead letters with its bytes and reason; tombstones, JSON, compression, headers, transactions and gaps don't stop the stream", async () => {
+  const log = await open();
+  const client = silentKafka(kafka.brokers);
+  const producer = client.producer({ createPartitioner: Partitioners.DefaultPartitioner });
+  await producer.connect();
+  const badOf = (name: string): [Buffer | null, string][] => {
+    const whole = encodeEvent(event(`truncated-${name}`));
+    const unknown = Buffer.from(whole);
+    unknown[4] = 0;
+    return [
+      [null, 'undecodable'],
+      [Buffer.from('{"some":"json"}'), 'undecodable'],
+      [unknown, 'unknown_schema'],
+      [whole.subarray(0, whole.length - 2), 'undecodable'],
+      [Buffer.concat([Buffer.from([0, 0, 0, 0, 9]), whole.subarray(HEADER_V1.length)]), 'unknown_schema'],
+      [Buffer.alloc(70_000, 7), 'undecodable'],
+    ];
+  };
+  const bad = [badOf('plain'), badOf('zip')] as const;
+  const send = (keys: string[], wrong: (typeof bad)[0], compression: CompressionTypes) =>
+    producer.send({
+      topic: log.topic,
+      compression,
+      messages: keys.flatMap((key, i) => {
+        const [value] = wrong[i] ?? [];
+        const good = { key: 'acme', value: encodeEvent(event(key)), headers: { trace: 'abc', more: ['x', 'y'] } };
+        return value === undefined ? [good] : [good, { key: 'other', value }];
+      }),
+    });
+  const keys = Array.from({ length: 20 }, (_, i) => `plain-${i}`);
+  await send(keys, bad[0], CompressionTypes.None);
+  await send(
+    keys.map((key) => `zip-${key}`),
+    bad[1],
+    CompressionTypes.GZIP,
+  );
+
+  // A transaction that was aborted and one that was not: each leaves a marker, which takes an offset and is no record.
+  const transactional = client.producer({
+    transactionalId: freshName('transaction'),
+    maxInFlightRequests: 1,
+    idempotent: true,
+    createPartitioner: Partitioners.DefaultPartitioner,
+  });
+  await transactional.connect();
+  for (const outcome of ['abort', 'commit', 'abort'] as const) {
+    const transaction = await transactional.transaction();
+    await transaction.send({
+      topic: log.topic,
+      messages: ['a', 'b', 'c'].map((key) => ({ key: 'acme', value: encodeEvent(event(`${outcome}-${key}`)) })),
+    });
+    await transaction[outcome]();
+  }
+  await log.append([records(0, [event('last'), event('last')])]);
+  await transactional.disconnect();
+  await producer.disconnect();
+
+  const [range] = await log.ranges();
+  const visible = 2 * (20 + bad[0].length) + 3 + 2;
+  expect(range).toEqual({ partition: 0, first: 0, end: visible + 6 + 3 });
+  await drain(log);
+  expect(await account()).toEqual({ received: visible, accepted: 44, duplicate: 1, dead: 2 * bad[0].length });
+  const { rows: letters } = await database.pool.query<{ payload: Buffer; reason: string; at: number }>(
+    'SELECT payload, reason, log_offset::int AS at FROM dead_letters ORDER BY log_offset',
+  );
+  expect(letters.map(({ payload, reason }) => [payload.toString('hex'), reason])).toEqual(
+    bad.flat().map(([value, reason]) => [(value ?? Buffer.alloc(0)).toString('hex'), reason]),
+  );
+  expect(letters.slice(0, 3).map(({ at }) => at)).toEqual([1, 3, 5]);
+  const { rows: raw } = await database.pool.query<{ key: string; at: number }>(
+    `SELECT idempotency_key AS key, log_offset::int AS at FROM events WHERE idempotency_key LIKE 'commit-%' OR idempotency_key = 'last' ORDER BY log_offset`,
+  );
+  // Behind 52 records: 3 aborted and their marker, 3 committed.
+  expect(raw.slice(0, 3)).toEqual(['a', 'b', 'c'].map((key, i) => ({ key: `commit-${key}`, at: 56 + i })));
+  process.stdout.write(
+    `foreign messages: ${visible} records, ${letters.length} dead letters, 9 offsets without a record\n`,
+  );
+});
+
+test.each(['none', 'gzip', 'lz4', 'zstd'] as const)(
+  'compression %s: written by us, read by us and, where it can, by kafkajs; keyed and partitioned as by any other client',
+  async (compression) => {
+    const log = await open({ compression });
+    const events = Array.from({ length: 3_000 }, (_, i) => event(`k${i}`, { tenant: `tenant-${i % 7}` }));
+    await log.append([records(0, events)]);
+    await drain(log);
+    expect(await account()).toMatchObject({ received: 3_000, accepted: 3_000 });
+    if (compression === 'lz4' || compression === 'zstd') return;
+    const consumer = silentKafka(kafka.brokers).consumer({ groupId: freshName('other') });
+    await consumer.connect();
+    await consumer.subscribe({ topic: log.topic, fromBeginning: true });
+    const schema = avsc.Type.forSchema(EVENT_SCHEMA_V1);
+    let count = 0;
+    await new Promise<void>((resolve, reject) => {
+      consumer
+        .run({
+          eachMessage: async ({ message }) => {
+            const value = schema.fromBuffer((message.value ?? Buffer.alloc(0)).subarray(HEADER_V1.length));
+            expect([value.tenant, value.idempotency_key]).toEqual([message.key?.toString(), `k${count}`]);
+            if (++count === events.length) resolve();
+          },
+        })
+        .catch(reject);
+    });
+    await consumer.disconnect();
+  },
+);
+
+test('murmur2 is that of the Java client, as kafkajs has it too', () => {
+  // Kafka's UtilsTest.testMurmur2
+  const known: [string, number][] = [
+    ['21', -973932308],
+    ['foobar', -790332482],
+    ['a-little-bit-long-string', -985981536],
+    ['a-little-bit-longer-string', -1486304829],
+    ['lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8', -58897971],
+    ['abc', 479470107],
+  ];
+  for (const [key, hash] of known) expect([key, murmur2(Buffer.from(key))]).toEqual([key, hash]);
+  const partitioner = Partitioners.DefaultPartitioner();
+  const metadata = Array.from({ length: 7 }, (_, partitionId) => ({ partitionId, leader: 1 }));
+  for (let i = 0; i < 200; i++) {
+    const key = `tenant-${i}-é`;
+    const theirs = partitioner({ topic: 't', partitionMetadata: metadata as never, message: { key, value: null } });
+    expect((murmur2(Buffer.from(key)) & 0x7fffffff) % 7).toBe(theirs);
+  }
+});
+
+describe('with a schema registry', () => {
+  test("Confluent's wire format is written and read, older single-object records too; unknown ids are dead letters", async () => {
+    const registry = await startRegistry();
+    const topic = freshName('registry');
+    const before = await open({ topic });
+    await before.append([records(0, [event('older')])]);
+    const foreign = registry.put('{"type":"record","name":"Other","fields":[{"name":"a","type":"long"}]}');
+    const log = await open({ topic, schemaRegistry: { url: registry.url } });
+    await log.append([records(0, [event('a'), event('b')])]);
+    // Another program with a schema that differs only in what the canonical form leaves out.
+    const same = registry.put(JSON.stringify({ ...(EVENT_SCHEMA_V1 as object), doc: 'ours, with other words' }));
+    const body = encodeEvent(event('theirs')).subarray(HEADER_V1.length);
+    const framed = (id: number, bytes: Uint8Array) => {
+      const head = Buffer.alloc(5);
+      head.writeUInt32BE(id, 1);
+      return Buffer.concat([head, bytes]);
+    };
+    const producer = silentKafka(kafka.brokers).producer({ createPartitioner: Partitioners.DefaultPartitioner });
+    await producer.connect();
+    const wrong = [framed(foreign, Buffer.from([2])), framed(4711, body)];
+    await producer.send({ topic, messages: [framed(same, body), ...wrong].map((value) => ({ key: 'acme', value })) });
+    await producer.disconnect();
+    await drain(log);
+    expect(await account()).toEqual({ received: 6, accepted: 4, duplicate: 0, dead: 2 });
+    const { rows } = await database.pool.query<{ payload: Buffer; reason: string; detail: string }>(
+      'SELECT payload, reason, detail FROM dead_letters ORDER BY log_offset',
+    );
+    expect(rows.map(({ payload, reason, detail }) => [payload.toString('hex'), reason, detail])).toEqual([
+      [wrong[0]?.toString('hex'), 'unknown_schema', `registry id ${foreign}`],
+      [wrong[1]?.toString('hex'), 'unknown_schema', 'registry id 4711'],
+    ]);
+    expect(registry.seen).toContain(`POST /subjects/${topic}-value/versions`);
+    // Who reads with the registry's own client sees the event.
+    const { SchemaRegistry } = await import('@kafkajs/confluent-schema-registry');
+    const reader = new SchemaRegistry({ host: registry.url });
+    const consumer = silentKafka(kafka.brokers).consumer({ groupId: freshName('other') });
+    await consumer.connect();
+    await consumer.subscribe({ topic, fromBeginning: true });
+    const third = await new Promise<Buffer>((resolve) => {
+      void consumer.run({
+        eachMessage: async ({ message }) => {
+          if (message.offset === '2' && message.value !== null) resolve(message.value);
+        },
+      });
+    });
+    await consumer.disconnect();
+    expect(await reader.decode(third)).toMatchObject({ tenant: 'acme', idempotency_key: 'b' });
+    await registry.close();
+  });
+
+  test('a registry that is away stops the log from opening, with a clear error', async () => {
+    await expect(open({ schemaRegistry: { url: 'http://127.0.0.1:1' } })).rejects.toMatchObject({
+      name: 'LogUnavailable',
+      message: expect.stringContaining('schema registry'),
+    });
+  });
+});
+
+test('doctor: what is wrong with the topic is said, and a cluster that is away is a finding', async () => {
+  const log = await open();
+  const logger = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
+  const checks = await checkKafka({ brokers: kafka.brokers, topic: log.topic, partitions: 4, logger });
+  const byName = new Map(checks.map((check) => [check.name, check]));
+  expect(byName.get('kafka')?.ok).toBe(true);
+  expect(byName.get('kafka partitions')).toMatchObject({ ok: false, detail: '1, LOG_PARTITIONS is 4' });
+  expect(byName.get('kafka replication')).toMatchObject({ ok: false });
+  expect(byName.get('kafka min.insync.replicas')).toMatchObject({ ok: false });
+  expect(byName.get('kafka retention')).toMatchObject({ ok: true });
+  const away = await checkKafka({ brokers: ['127.0.0.1:1'], requestTimeoutMs: 500, logger });
+  expect(away).toEqual([{ name: 'kafka', ok: false, detail: expect.stringContaining('127.0.0.1:1') }]);
+});
+
+test('P13: appends beyond the buffer are refused at once, and counters say what was done', async () => {
+  const log = await open({ bufferBytes: 100_000, lingerMs: 50 });
+  const one = () => records(0, [event('big', { data: JSON.stringify({ text: 'x'.repeat(60_000) }) })]);
+  const first = log.append([one()]);
+  await expect(log.append([one()])).rejects.toMatchObject({ name: 'LogUnavailable' });
+  await first;
+  expect(log.counters()).toMatchObject({ producedBatches: 1, producedRecords: 1, produceRequests: 1 });
+  await drain(log);
+  expect(log.counters()).toMatchObject({ rebalances: 1, assigned: 0, offsetCommits: expect.any(Number) });
+  expect(log.counters().offsetCommits).toBeGreaterThan(0);
+});
+
+describe('TLS and SASL', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'tidemark-tls-'));
+  const openssl = requireCommand({ commands: ['openssl'], packages: ['openssl'] });
+  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
+  const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1,DNS:localhost'];
+  execFileSync(
+    openssl,
+    ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-keyout', key, '-out', cert, ...subject],
+    { stdio: 'ignore' },
+  );
+  const ca = readFileSync(cert, 'utf8');
+  let secured: KafkaBroker;
+  beforeAll(async () => {
+    const pem = (text: string) => text.trim().replaceAll('\n', '\\n');
+    const module = 'org.apache.kafka.common.security';
+    secured = await KafkaBroker.start({
+      secure: {
+        'ssl.keystore.type': 'PEM',
+        'ssl.keystore.certificate.chain': pem(ca),
+        'ssl.keystore.key': pem(readFileSync(key, 'utf8')),
+        'sasl.enabled.mechanisms': 'PLAIN,SCRAM-SHA-256,SCRAM-SHA-512',
+        'listener.name.sasl_ssl.plain.sasl.jaas.config': `${module}.plain.PlainLoginModule required user_alice="wonder";`,
+        'listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config': `${module}.scram.ScramLoginModule required;`,
+        'listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config': `${module}.scram.ScramLoginModule required;`,
+      },
+      format: [
+        ...['--add-scram', 'SCRAM-SHA-256=[name=bob,password=builder]'],
+        ...['--add-scram', 'SCRAM-SHA-512=[name=carol,password=singer]'],
+      ],
+    });
+  }, 120_000);
+  afterAll(async () => {
+    await secured.dispose();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  test.each([
+    ['PLAIN', 'alice', 'wonder'],
+    ['SCRAM-SHA-256', 'bob', 'builder'],
+    ['SCRAM-SHA-512', 'carol', 'singer'],
+  ] as const)(
+    '%s over TLS: appends and consumes; a wrong password and an unknown authority are refused',
+    async (mechanism, username, password) => {
+      const brokers = [secured.secureAddress];
+      const security = { protocol: 'SASL_SSL' as const, sasl: { mechanism, username, password }, tls: { ca } };
+      const log = await open({ brokers, security });
+      await log.append([records(0, [event(`over-${mechanism}`)])]);
+      await drain(log);
+      expect(await account()).toMatchObject({ received: 1, accepted: 1 });
+      const refused = { startTimeoutMs: 0, requestTimeoutMs: 2_000, brokers };
+      await expect(
+        open({ ...refused, security: { ...security, sasl: { mechanism, username, password: 'wrong' } } }),
+      ).rejects.toMatchObject({ name: 'LogUnavailable' });
+      await expect(open({ ...refused, security: { ...security, tls: {} } })).rejects.toMatchObject({
+        name: 'LogUnavailable',
+      });
+    },
+  );
+});
