@@ -86,7 +86,8 @@ export async function openTenancy(deps: {
     logger,
     ...(fault === undefined ? {} : { fault }),
   });
-  if (settings.ROLES.has('query') || settings.ROLES.has('jobs')) provisioner.start();
+  if (settings.ROLES.has('query') || settings.ROLES.has('jobs'))
+    provisioner.start({ alone: settings.DATABASE_URL === undefined });
   disposers.push(() => provisioner.stop());
   const watchdog = settings.ROLES.has('jobs') ? startWatchdog({ pool, logger }, WATCHDOG_MS) : undefined;
   disposers.push(() => watchdog?.stop());

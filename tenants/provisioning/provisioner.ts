@@ -11,6 +11,7 @@ import {
   LeaseLost,
   lostRuns,
   type RunWriter,
+  releaseAll,
   releaseRun,
   renewLease,
   type TakenRun,
@@ -55,11 +56,14 @@ export class Provisioner {
     this.#deps = deps;
   }
 
-  /** Begins to look for runs that no living process has. */
-  start(): void {
+  /**
+   * Begins to look for runs that no living process has.
+   * @param alone no other process works on this database: whoever had a lease has ended
+   */
+  start({ alone = false } = {}): void {
     const sweep = () =>
       this.#sweep().catch((error) => this.#deps.logger.warn({ err: error }, 'provisionings not looked through'));
-    void sweep();
+    void (alone ? releaseAll(this.#deps.pool).then(sweep, sweep) : sweep());
     this.#timers.push(setInterval(sweep, this.#deps.sweepMs ?? SWEEP_MS));
     this.#timers.push(setInterval(() => void this.#renewAll(), (LEASE_SECONDS * 1000) / 4));
   }
