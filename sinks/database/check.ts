@@ -1,8 +1,8 @@
 import type { Check } from '../../schemas/index.ts';
-import { readMigrations } from './migrate.ts';
-import { checkTimescale } from './engines/timescale/check.ts';
 import { detectEngine } from './engines/detect.ts';
 import type { SqlSession } from './engines/port.ts';
+import { checkTimescale } from './engines/timescale/check.ts';
+import { readMigrations } from './migrate.ts';
 
 const LEAST_MAJOR = 15;
 const SERVER = `

@@ -80,15 +80,15 @@ test('doctor shows the engine, its licence, what is compressed and the policies'
   expect(details.get('storage licence')).toContain('community features');
   expect(details.get('storage columnstore')).toBe('0 of 0 chunks compressed');
   const policies = async () => {
-    const { rows } = await database.query<{ table: string; after: string }>(
-      "SELECT hypertable_name AS table, config->>'compress_after' AS after FROM timescaledb_information.jobs WHERE config ? 'compress_after' ORDER BY 1",
+    const { rows } = await database.query<{ table: string; after: string; again: string }>(
+      "SELECT hypertable_name AS table, config->>'compress_after' AS after, config->>'recompress' AS again FROM timescaledb_information.jobs WHERE config ? 'compress_after' ORDER BY 1",
     );
     return rows;
   };
   const days = (n: number) =>
     Object.keys(TIME_TABLES)
       .sort()
-      .map((table) => ({ table, after: `${n} days` }));
+      .map((table) => ({ table, after: `${n} days`, again: 'false' }));
   expect(await policies()).toEqual(days(7));
   // Settings changed, twice the same, and switched off.
   for (const wanted of [30, 30]) await configureColumnstore(database, engine.extension, wanted);

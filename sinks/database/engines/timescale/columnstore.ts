@@ -37,14 +37,13 @@ const STATE = `
   WHERE h.hypertable_schema = current_schema() AND h.hypertable_name = ANY ($1::text[])`;
 
 /**
- * Truncating after compression empties a chunk under the eyes of transactions that began before (PostgreSQL manual,
- * 13.6 "Caveats"): a statement in the making would miss a day. Deleting costs a vacuum and hides nothing.
+ * The policy packs a chunk once. What comes late into it stays as rows: packing it again hides these rows from
+ * transactions that began before (measured on 2.28.3), and a statement in the making would miss them. The first packing
+ * does not: TimescaleDB writes it frozen, which every snapshot sees.
  */
-export function keepsSnapshots({ version }: Extension): [string, string] {
-  return isAtLeast(version, [2, 20])
-    ? ['timescaledb.compress_truncate_behaviour', 'truncate_disabled']
-    : ['timescaledb.enable_delete_after_compression', 'on'];
-}
+const PACK_ONCE = (schema: string) => `
+  SELECT ${schema}.alter_job(job_id, config => config || '{"recompress": false}') FROM timescaledb_information.jobs
+  WHERE hypertable_schema = current_schema() AND hypertable_name = $1 AND config ? 'compress_after'`;
 
 /**
  * Switches the columnstore on for every hypertable and sets its policy; changes only what differs. A table with row
@@ -74,13 +73,8 @@ export async function configureColumnstore(client: SqlSession, extension: Extens
     }
     if ((state.days ?? 0) === afterDays) continue;
     if (state.days !== null) await client.query(`CALL ${schema}.remove_columnstore_policy('${name}')`);
-    if (afterDays > 0)
-      await client.query(`CALL ${schema}.add_columnstore_policy('${name}', after => interval '${afterDays} days')`);
+    if (afterDays === 0) continue;
+    await client.query(`CALL ${schema}.add_columnstore_policy('${name}', after => interval '${afterDays} days')`);
+    await client.query(PACK_ONCE(schema), [name]);
   }
-  const { rows: who } = await client.query<{ role: string; database: string }>(
-    'SELECT quote_ident(current_user) AS role, quote_ident(current_database()) AS database',
-  );
-  const [parameter, value] = keepsSnapshots(extension);
-  // For the policy's background worker, which runs as the owner of the table.
-  await client.query(`ALTER ROLE ${who[0]?.role} IN DATABASE ${who[0]?.database} SET ${parameter} = '${value}'`);
 }

@@ -1,7 +1,6 @@
 import { quoteIdentifier } from '../../connect.ts';
 import { type ChunkMaker, createMissing, type Interval, iso, KnownChunks, widthWith } from '../chunks.ts';
 import type { Chunk, SqlSession, StorageEngine, TimeTable } from '../port.ts';
-import { keepsSnapshots } from './columnstore.ts';
 import { type Extension, isAtLeast } from './extension.ts';
 
 const LIST = `
@@ -83,7 +82,6 @@ export class TimescaleEngine implements StorageEngine {
     if (!this.#community) return false;
     const { rows } = await client.query<{ yes: boolean }>(COMPRESSIBLE, [chunk.table]);
     if (rows[0]?.yes !== true) return false;
-    await client.query('SELECT set_config($1, $2, false)', keepsSnapshots(this.extension));
     await client.query(`CALL ${this.#schema}.convert_to_columnstore('${quoteIdentifier(chunk.name)}')`);
     return true;
   }
