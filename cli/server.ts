@@ -133,7 +133,7 @@ export async function startServer(
     const all = [
       ...billing.jobs,
       ...lifecycleJobs,
-      ...tenantJobs(tenancy),
+      ...tenantJobs(tenancy, settings, logger),
       ...meterJobs({ pool, engine, log }),
       ...createTieringJobs(tiering),
     ];

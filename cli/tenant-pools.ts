@@ -2,8 +2,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
+import { BUILTIN_METERS } from '../metering/index.ts';
 import type { Job, Settings } from '../schemas/index.ts';
 import {
+  createHealthJob,
   createMigrationJob,
   fitBudget,
   type MigrationDeps,
@@ -87,5 +89,25 @@ export function migrationsOf(deps: { pool: Pool; shards: ShardDatabases; pools: 
   };
 }
 
-/** Jobs of the control plane. */
-export const tenantJobs = (tenancy: Tenancy): Job[] => [createMigrationJob(tenancy.migrations)];
+/** Jobs of the control plane. @throws Error when a built-in meter is missing */
+export function tenantJobs(tenancy: Tenancy, settings: Settings, logger: Logger): Job[] {
+  const idOf = (slug: string): number => {
+    const meter = BUILTIN_METERS.find((one) => one.slug === slug);
+    if (meter === undefined) throw new Error(`there is no built-in meter ${slug}`);
+    return meter.id;
+  };
+  const health = createHealthJob({
+    migrations: tenancy.migrations,
+    limits: { storageBytes: settings.SCHEMA_STORAGE_ALERT_GB * 2 ** 30, inactiveDays: settings.TENANT_INACTIVE_DAYS },
+    parallel: settings.MIGRATION_PARALLEL,
+    slowSeconds: settings.SCHEMA_SLOW_SECONDS,
+    keepHours: settings.MIGRATION_KEEP_HOURS,
+    meters: { calls: idOf('api_calls'), errors: idOf('errors') },
+    onFinding: (tenantId, finding) =>
+      finding.alert
+        ? logger.warn({ tenant_id: tenantId, ...finding }, 'a tenant’s schema needs a look')
+        : logger.info({ tenant_id: tenantId, ...finding }, 'a note on a tenant’s schema'),
+    now: Date.now,
+  });
+  return [createMigrationJob(tenancy.migrations), health];
+}

@@ -14,6 +14,7 @@ import { poolRoutes } from './routes/pools.ts';
 import { lifecycleRoutes } from './routes/lifecycle.ts';
 import { provisioningRoutes } from './routes/provisioning.ts';
 import { ratingRoutes } from './routes/rating.ts';
+import { schemaHealthRoutes } from './routes/schema-health.ts';
 import { statementRoutes } from './routes/statements.ts';
 import { subscriptionRoutes } from './routes/subscriptions.ts';
 import { tenantRoutes } from './routes/tenants.ts';
@@ -36,6 +37,7 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(migrationRoutes, options);
   await app.register(poolRoutes, options);
   await app.register(lifecycleRoutes, options);
+  await app.register(schemaHealthRoutes, options);
   await app.register(ratingRoutes);
   await app.register(planRoutes, options);
   await app.register(subscriptionRoutes, options);

@@ -1,3 +1,4 @@
+export * from './health/index.ts';
 export { type Prepared, prepareDatabase } from './isolation/prepare-database.ts';
 export { createKey, type KeyRecord, listKeys, revokeKey } from './keys.ts';
 export * from './pools/index.ts';

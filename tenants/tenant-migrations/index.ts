@@ -1,6 +1,8 @@
-export { applyTenantMigrations } from './apply.ts';
+export { type AppliedVersion, appliedVersions, applyTenantMigrations } from './apply.ts';
 export { oldSchemaOf } from './blue-green.ts';
 export { driveMigration } from './drive.ts';
+export { dryRun, limit } from './dry-run.ts';
+export { dropKeptSchemas } from './kept.ts';
 export type { MigrationDeps } from './places.ts';
 export { type MigrationPlan, planMigration, STRATEGIES, type Strategy } from './plan.ts';
 export { readTenantMigrations, type TenantMigration } from './read.ts';
@@ -18,5 +20,5 @@ export {
   type Target,
 } from './runs.ts';
 export { createMigrationJob, MIGRATION_JOB, startMigration, startRollback } from './service.ts';
-export { diffStructures, readStructure, type StructureDiff } from './structure.ts';
+export { diffStructures, readStructure, type Structure, type StructureDiff } from './structure.ts';
 export { wavesOf } from './waves.ts';

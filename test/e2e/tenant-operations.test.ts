@@ -105,6 +105,17 @@ test('pools are shown, and measured', async () => {
   expect(metrics).toMatch(/tidemark_pools_budget_connections \d+/);
 });
 
+test('the health of schemas is asked by route; a tenant sees its own alone', async () => {
+  const health = await server.json<{ data: unknown[]; next: null }>('/api/v1/health/schemas?limit=10');
+  expect(health).toMatchObject({ data: expect.any(Array), next: null });
+  expect(await (await server.request('/api/v1/health/schemas?finding=luck')).json()).toMatchObject({
+    code: 'invalid_parameter',
+  });
+  const own = { headers: { authorization: `Bearer ${tenantKey}` } };
+  expect((await server.request('/api/v1/health/schemas', own)).status).toBe(200);
+  expect((await server.request('/api/v1/health/schemas?tenant=one', own)).status).toBe(404);
+});
+
 test('P6: bad input is answered with its catalogue error', async () => {
   const broken = join(folder, '1002_broken.up.sql');
   writeFileSync(broken, 'CREATE TABEL x ();');
