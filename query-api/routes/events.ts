@@ -1,8 +1,8 @@
 import type { FastifyPluginAsync } from 'fastify';
 import { Type } from 'typebox';
 import { ATTRIBUTE_COLUMNS, TidemarkError } from '../../schemas/index.ts';
-import type { ArchivedEvent } from '../../tiering/index.ts';
 import { chunkStart } from '../../sinks/index.ts';
+import type { ArchivedEvent } from '../../tiering/index.ts';
 import { fromCursor, limitOf, listOf, tenantsOf, timeOf, toCursor } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 

@@ -2,7 +2,7 @@ import type { ClientBase } from 'pg';
 import type { Tier } from '../../schemas/index.ts';
 import { quoteIdentifier } from '../../sinks/index.ts';
 import { loginRoleOf, ownerRoleOf, schemaOf } from './names.ts';
-import { inheritOnly, joinRole, type PlatformRoles, platformRoles } from './platform-roles.ts';
+import { ensureRole, inheritOnly, joinRole, type PlatformRoles, platformRoles } from './platform-roles.ts';
 import { scramVerifier } from './scram.ts';
 import { createSharedViews } from './shared-views.ts';
 
@@ -57,9 +57,11 @@ export async function createTenantSchema(
   const roles = await platformRoles(client);
   const login = loginRoleOf(tenantId);
   const owner = ownerRoleOf(tenantId);
+  // Roles belong to the whole cluster: a tenant that comes from another database of it has them.
+  await ensureRole(client, owner, 'NOLOGIN');
+  await ensureRole(client, login, 'LOGIN INHERIT');
   await client.query(`
-    CREATE ROLE ${quoteIdentifier(owner)} NOLOGIN;
-    CREATE ROLE ${quoteIdentifier(login)} LOGIN INHERIT PASSWORD '${scramVerifier(password)}';
+    ALTER ROLE ${quoteIdentifier(login)} LOGIN PASSWORD '${scramVerifier(password)}';
     ${joinRole(roles, owner)}
     ${joinRole(roles, login)}
     ${limitRole(tenantId, limits, roles)}

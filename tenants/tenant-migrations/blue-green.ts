@@ -9,24 +9,11 @@ import { ownerRoleOf, schemaOf } from '../schema/names.ts';
 import { createSchemaBeside } from '../schema/tenant-schema.ts';
 import { applyTenantMigrations } from './apply.ts';
 import type { TenantMigration } from './read.ts';
+import { listTables, loadTables, readSequences, setSequences, within } from './table-data.ts';
 
 /** Where the new schema is built, and where the old one is kept. */
 export const nextSchemaOf = (tenantId: string): string => `${schemaOf(tenantId)}_next`;
 export const oldSchemaOf = (tenantId: string): string => `${schemaOf(tenantId)}_old`;
-
-const TABLES = `
-  SELECT c.relname AS name, string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attgenerated = '') AS columns
-  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid
-  WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attnum > 0 AND NOT a.attisdropped
-  GROUP BY c.relname ORDER BY c.relname`;
-const FOREIGN_KEYS = `
-  SELECT c.relname AS table, k.conname AS name, pg_get_constraintdef(k.oid) AS definition FROM pg_constraint AS k
-  JOIN pg_class AS c ON c.oid = k.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
-  WHERE n.nspname = $1 AND k.contype = 'f' AND k.conparentid = 0`;
-const SEQUENCES = `
-  SELECT c.relname AS name FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind = 'S'`;
-const MATERIALIZED = `
-  SELECT c.relname AS name FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind = 'm'`;
 
 /** Whether a schema is there. */
 export async function schemaExists(client: Pick<ClientBase, 'query'>, schema: string): Promise<boolean> {
@@ -90,33 +77,20 @@ async function rename(client: ClientBase, from: string, to: string): Promise<voi
   await client.query('UPDATE tidemark.tenant_migrations SET schema = $2 WHERE schema = $1', [from, to]);
 }
 
-/** Rows, sequences and materialized views, as the owner: without foreign keys and triggers, which would see half of it. */
+/** Rows, sequences and materialized views, as the owner. */
 async function copyData(client: ClientBase, tenantId: string): Promise<void> {
   const from = schemaOf(tenantId);
   const to = nextSchemaOf(tenantId);
-  const { rows: tables } = await client.query<{ name: string; columns: string | null }>(TABLES, [from]);
-  const inFrom = (name: string) => `${quoteIdentifier(from)}.${quoteIdentifier(name)}`;
-  const inTo = (name: string) => `${quoteIdentifier(to)}.${quoteIdentifier(name)}`;
+  const tables = await listTables(client, from);
   await client.query(
     `SET LOCAL ROLE ${quoteIdentifier(ownerRoleOf(tenantId))}; SET LOCAL search_path = ${quoteIdentifier(to)}`,
   );
   if (tables.length > 0)
-    await client.query(`LOCK TABLE ${tables.map((one) => inFrom(one.name)).join(', ')} IN SHARE MODE`);
-  const { rows: keys } = await client.query<{ table: string; name: string; definition: string }>(FOREIGN_KEYS, [to]);
-  for (const key of keys)
-    await client.query(`ALTER TABLE ${inTo(key.table)} DROP CONSTRAINT ${quoteIdentifier(key.name)}`);
-  for (const { name, columns } of tables) {
-    if (columns === null) continue;
-    await client.query(`
-      ALTER TABLE ${inTo(name)} DISABLE TRIGGER USER;
-      INSERT INTO ${inTo(name)} (${columns}) OVERRIDING SYSTEM VALUE SELECT ${columns} FROM ${inFrom(name)};
-      ALTER TABLE ${inTo(name)} ENABLE TRIGGER USER`);
-  }
-  for (const key of keys)
-    await client.query(`ALTER TABLE ${inTo(key.table)} ADD CONSTRAINT ${quoteIdentifier(key.name)} ${key.definition}`);
-  for (const { name } of (await client.query<{ name: string }>(SEQUENCES, [from])).rows)
-    await client.query(`SELECT setval($1::regclass, last_value, is_called) FROM ${inFrom(name)}`, [inTo(name)]);
-  for (const { name } of (await client.query<{ name: string }>(MATERIALIZED, [to])).rows)
-    await client.query(`REFRESH MATERIALIZED VIEW ${inTo(name)}`);
+    await client.query(`LOCK TABLE ${tables.map((one) => within(from, one.name)).join(', ')} IN SHARE MODE`);
+  await loadTables(client, to, tables, async ({ name, columns }) => {
+    const insert = `INSERT INTO ${within(to, name)} (${columns}) OVERRIDING SYSTEM VALUE`;
+    await client.query(`${insert} SELECT ${columns} FROM ${within(from, name)}`);
+  });
+  await setSequences(client, to, await readSequences(client, from));
   await client.query('RESET ROLE; SET LOCAL search_path = tidemark');
 }

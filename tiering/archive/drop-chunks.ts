@@ -2,7 +2,7 @@ import type { ClientBase } from 'pg';
 import { TIME_TABLES } from '../../schemas/index.ts';
 import { type Chunk, quoteIdentifier, withTransaction } from '../../sinks/index.ts';
 import { type Day, dayOf, endOf, startOf } from '../layout.ts';
-import { addTenants, type Manifest, type TenantTotals, unscaled, scaled } from '../manifest.ts';
+import { addTenants, type Manifest, scaled, type TenantTotals, unscaled } from '../manifest.ts';
 import type { TieringDeps } from '../ports.ts';
 import { type DayRow, rowsOf, setDetached } from './day-state.ts';
 

@@ -2,9 +2,9 @@ import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
+import type { DuckDBValue } from '@duckdb/node-api';
 import type { PoolClient } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
-import type { DuckDBValue } from '@duckdb/node-api';
 import { type Duck, files, literal } from '../duckdb.ts';
 import { ARCHIVED, CSV_COLUMNS, fileTotals, spoolTotals } from './row-sql.ts';
 
