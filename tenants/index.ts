@@ -1,6 +1,19 @@
+export { tenantConfiguration } from './configuration.ts';
 export * from './health/index.ts';
+export { type AuditEntry, type AuditTrail, listAudit, openAuditTrail } from './isolation/audit.ts';
 export { type Prepared, prepareDatabase } from './isolation/prepare-database.ts';
+export { startWatchdog, watchOnce } from './isolation/watchdog.ts';
 export { createKey, type KeyRecord, listKeys, revokeKey } from './keys.ts';
+export { exportTenant } from './lifecycle/export.ts';
+export { createHeartbeatJob } from './lifecycle/heartbeats.ts';
+export {
+  deleteTenant,
+  resumeTenant,
+  rotateKeys,
+  suspendTenant,
+  updateTenant,
+} from './lifecycle/lifecycle.ts';
+export { createPurgeJob } from './lifecycle/purge.ts';
 export * from './pools/index.ts';
 export type { Begun, NewTenant } from './provisioning/begin.ts';
 export {
@@ -26,6 +39,7 @@ export {
 } from './schema/tenant-schema.ts';
 export { tenantUrl } from './schema/tenant-url.ts';
 export { openSecretBox, type SecretBox } from './secrets/cipher.ts';
+export { createMoveJob, MOVE_JOB, type MoveDeps, type Moved, moveTenant } from './shards/move-tenant.ts';
 export {
   addShard,
   listShards,
@@ -38,16 +52,3 @@ export type { Tenancy } from './tenancy.ts';
 export { poolsForProvisioning } from './tenant-login.ts';
 export * from './tenant-migrations/index.ts';
 export { listTenants } from './tenants.ts';
-export { tenantConfiguration } from './configuration.ts';
-export { type AuditEntry, type AuditTrail, listAudit, openAuditTrail } from './isolation/audit.ts';
-export { startWatchdog, watchOnce } from './isolation/watchdog.ts';
-export { exportTenant } from './lifecycle/export.ts';
-export { createHeartbeatJob } from './lifecycle/heartbeats.ts';
-export {
-  deleteTenant,
-  resumeTenant,
-  rotateKeys,
-  suspendTenant,
-  updateTenant,
-} from './lifecycle/lifecycle.ts';
-export { createPurgeJob } from './lifecycle/purge.ts';

@@ -2,8 +2,8 @@ import type pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loginRoleOf, ownerRoleOf, schemaOf, watchOnce } from '../../tenants/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
-import { addUsage, loginAs, openTestTenancy, silent } from '../support/tenants.ts';
 import { until } from '../support/server.ts';
+import { addUsage, loginAs, openTestTenancy, silent } from '../support/tenants.ts';
 
 let database: TestDatabase;
 let tenancy: Awaited<ReturnType<typeof openTestTenancy>>;
