@@ -2,6 +2,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { table } from '../cli/demo/table.ts';
+import { dedupeGrowth } from './dedupe.ts';
 import { kafkaEndToEnd, kafkaPipeline, kafkaProduce, sameJob } from './kafka.ts';
 import { figures, RUNS, SCRATCH } from './report.ts';
 import { endToEnd, freshness, ingest, memory, pipeline, query } from './road.ts';
@@ -17,6 +18,7 @@ const BENCHES: Record<string, () => Promise<void>> = {
   'kafka-pipeline': kafkaPipeline,
   'kafka-e2e': kafkaEndToEnd,
   memory,
+  dedupe: dedupeGrowth,
   query,
 };
 

@@ -22,7 +22,7 @@ const FOLD_GRACE_MS = 10 * 60_000;
 const READ_WAIT_MS = 250;
 const BACKOFF_MS = [10, 50, 250, 1_000, 5_000];
 /** Time that a maintenance step of the key set may hold up the stream. */
-const MAINTENANCE_BUDGET_MS = 100;
+const MAINTENANCE_BUDGET_MS = 50;
 /** A refused batch is halved until the record at fault stands alone. */
 const DATA_ERRORS = /^(22|54|23502|23514)/;
 

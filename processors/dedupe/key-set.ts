@@ -6,7 +6,16 @@
 import type { ClientBase, Pool } from 'pg';
 import { BlockFilter } from './block-filter.ts';
 import { KeyTable, wordAt } from './key-table.ts';
-import { mergeRuns } from './merge.ts';
+import {
+  beginMerge,
+  discardRuns,
+  type Garbage,
+  isMerged,
+  type Merge,
+  mergeSlice,
+  publishMerge,
+  sweepSlice,
+} from './merge.ts';
 import { type ClaimStats, type ClaimStore, KEY_BYTES } from './port.ts';
 import { type Candidate, findClaimed, insertRun, pagesFor, type Run, writePages } from './runs.ts';
 
@@ -22,6 +31,8 @@ export interface KeySetOptions {
   sealKeys: number;
   /** runs of one level that are merged into one of the next */
   fanout?: number;
+  /** keys that one transaction of a merge handles */
+  sliceKeys?: number;
   /** idempotency window */
   windowMs: number;
   budget: FilterBudget;
@@ -29,6 +40,8 @@ export interface KeySetOptions {
 }
 
 const FANOUT = 8;
+/** Some 40 ms, and a MB, whatever the size of the runs. */
+const SLICE_KEYS = 1 << 14;
 /** A merged run may span so much, or expiry would be late. */
 const MOST_SPAN_MS = 7 * 86_400_000;
 /** Recent keys are sealed after a day even if they are few: memory follows the window, not the history. */
@@ -51,12 +64,14 @@ class KeySet implements ClaimStore {
   #oldest = Number.POSITIVE_INFINITY;
   #newest = Number.NEGATIVE_INFINITY;
   #runs: Run[] = [];
+  #merge: Merge | undefined;
+  #garbage: Garbage[] = [];
   #nextRun = 1;
   #lookups = 0;
 
   constructor(shard: number, options: KeySetOptions) {
     this.#shard = shard;
-    this.#options = { fanout: FANOUT, ...options };
+    this.#options = { fanout: FANOUT, sliceKeys: SLICE_KEYS, ...options };
     // A table of its final size from the start: memory does not move with the traffic.
     this.#recent = new KeyTable(options.sealKeys);
   }
@@ -69,13 +84,19 @@ class KeySet implements ClaimStore {
       pages: number;
       oldest: Date;
       newest: Date;
+      garbage: boolean;
     }>(
-      'SELECT run::float8 AS run, level, keys::float8 AS keys, pages, oldest, newest FROM dedupe_runs WHERE shard = $1 ORDER BY run',
+      'SELECT run::float8 AS run, level, keys::float8 AS keys, pages, oldest, newest, garbage FROM dedupe_runs WHERE shard = $1 ORDER BY run',
       [this.#shard],
     );
-    for (const row of runs) {
+    for (const { garbage, ...row } of runs) {
       const run: Run = { ...row, oldest: row.oldest.getTime(), newest: row.newest.getTime(), filter: null };
       this.#nextRun = Math.max(this.#nextRun, run.run + 1);
+      // Also a merge that was cut off: it begins anew.
+      if (garbage) {
+        this.#garbage.push({ run: run.run, pages: run.pages, page: 0 });
+        continue;
+      }
       if (this.#mayCache(row.keys)) {
         const { rows } = await pool.query<{ filter: Buffer }>(
           'SELECT filter FROM dedupe_runs WHERE shard = $1 AND run = $2',
@@ -136,7 +157,13 @@ class KeySet implements ClaimStore {
   }
 
   needsMaintenance(): boolean {
-    return this.#isFull() || this.#expired().length > 0 || this.#mergeable() !== undefined;
+    return (
+      this.#isFull() ||
+      this.#garbage.length > 0 ||
+      this.#merge !== undefined ||
+      this.#expired().length > 0 ||
+      this.#mergeable() !== undefined
+    );
   }
 
   #isFull(): boolean {
@@ -146,7 +173,7 @@ class KeySet implements ClaimStore {
 
   #expired(): Run[] {
     const before = this.#options.now() - this.#options.windowMs;
-    return this.#runs.filter((run) => run.newest < before);
+    return this.#runs.filter((run) => run.newest < before && !this.#merge?.from.includes(run));
   }
 
   /** The oldest runs of the lowest level that has enough of them. */
@@ -164,11 +191,25 @@ class KeySet implements ClaimStore {
   async maintain(client: ClientBase, fence: () => Promise<void>, budgetMs: number): Promise<void> {
     const deadline = performance.now() + budgetMs;
     if (this.#isFull()) await this.#inTransaction(client, fence, () => this.#seal(client));
+    do {
+      const next = this.#nextStep(client);
+      if (next === undefined) return;
+      await this.#inTransaction(client, fence, next);
+    } while (performance.now() < deadline);
+  }
+
+  /** The next short transaction of upkeep, if there is any. */
+  #nextStep(client: ClientBase): (() => Promise<() => void>) | undefined {
     const expired = this.#expired();
-    if (expired.length > 0) await this.#inTransaction(client, fence, () => this.#replace(client, expired, undefined));
+    if (expired.length > 0) return () => this.#discard(client, expired);
+    const merge = this.#merge;
+    if (merge !== undefined)
+      return isMerged(merge) ? () => this.#publish(client, merge) : () => mergeSlice(client, this.#shard, merge);
     const runs = this.#mergeable();
-    if (runs !== undefined && performance.now() < deadline)
-      await this.#inTransaction(client, fence, () => this.#merge(client, runs));
+    if (runs !== undefined) return () => this.#begin(client, runs);
+    const garbage = this.#garbage[0];
+    if (garbage !== undefined) return () => this.#sweep(client, garbage);
+    return undefined;
   }
 
   /** Memory changes only when the transaction has committed; a failure leaves both as they were. */
@@ -195,7 +236,7 @@ class KeySet implements ClaimStore {
     const filter = BlockFilter.forKeys(keys);
     for (let i = 0; i < keys; i++) filter.add(wordAt(sorted, i, 2), wordAt(sorted, i, 3));
     await writePages(client, this.#shard, run.run, run.pages, sorted);
-    await insertRun(client, this.#shard, run, filter);
+    await insertRun(client, this.#shard, run, filter.bytes(), false);
     await client.query('DELETE FROM dedupe_blocks WHERE shard = $1', [this.#shard]);
     return () => {
       this.#cache(run, filter);
@@ -206,36 +247,41 @@ class KeySet implements ClaimStore {
     };
   }
 
-  async #merge(client: ClientBase, runs: Run[]): Promise<() => void> {
-    const keys = runs.reduce((sum, run) => sum + run.keys, 0);
-    const merged: Run = {
-      run: this.#nextRun++,
-      level: Math.max(...runs.map((run) => run.level)) + 1,
-      keys,
-      pages: pagesFor(keys),
-      oldest: Math.min(...runs.map((run) => run.oldest)),
-      newest: Math.max(...runs.map((run) => run.newest)),
-      filter: null,
-    };
-    const filter = BlockFilter.forKeys(keys);
-    await mergeRuns(client, this.#shard, runs, merged, filter);
-    await insertRun(client, this.#shard, merged, filter);
-    const drop = await this.#replace(client, runs, merged);
+  async #begin(client: ClientBase, runs: Run[]): Promise<() => void> {
+    const merge = await beginMerge(client, this.#shard, runs, this.#nextRun++, this.#options.sliceKeys);
     return () => {
-      drop();
-      this.#cache(merged, filter);
+      this.#merge = merge;
     };
   }
 
-  async #replace(client: ClientBase, old: Run[], by: Run | undefined): Promise<() => void> {
-    const ids = old.map((run) => run.run);
-    await client.query('DELETE FROM dedupe_pages WHERE shard = $1 AND run = ANY ($2::bigint[])', [this.#shard, ids]);
-    await client.query('DELETE FROM dedupe_runs WHERE shard = $1 AND run = ANY ($2::bigint[])', [this.#shard, ids]);
+  async #publish(client: ClientBase, merge: Merge): Promise<() => void> {
+    await publishMerge(client, this.#shard, merge);
     return () => {
-      for (const run of old) this.#uncache(run);
-      this.#runs = this.#runs.filter((run) => !old.includes(run));
-      if (by !== undefined) this.#runs.push(by);
+      this.#merge = undefined;
+      this.#forget(merge.from);
+      this.#cache(merge.into, merge.filter);
+      this.#runs.push(merge.into);
     };
+  }
+
+  async #discard(client: ClientBase, runs: readonly Run[]): Promise<() => void> {
+    await discardRuns(client, this.#shard, runs);
+    return () => this.#forget(runs);
+  }
+
+  async #sweep(client: ClientBase, garbage: Garbage): Promise<() => void> {
+    const apply = await sweepSlice(client, this.#shard, garbage, this.#options.sliceKeys);
+    return () => {
+      if (apply()) this.#garbage.shift();
+    };
+  }
+
+  #forget(runs: readonly Run[]): void {
+    for (const run of runs) {
+      this.#uncache(run);
+      this.#garbage.push({ run: run.run, pages: run.pages, page: 0 });
+    }
+    this.#runs = this.#runs.filter((run) => !runs.includes(run));
   }
 
   #mayCache(keys: number): boolean {

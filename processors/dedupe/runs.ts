@@ -59,10 +59,17 @@ export async function writePages(
   if (copy.rows > 0) await copyInto(client, PAGES, copy.finish());
 }
 
-export async function insertRun(client: ClientBase, shard: number, run: Run, filter: BlockFilter): Promise<void> {
+/** @param garbage not to be asked yet */
+export async function insertRun(
+  client: ClientBase,
+  shard: number,
+  run: Run,
+  filter: Buffer,
+  garbage: boolean,
+): Promise<void> {
   await client.query(
-    'INSERT INTO dedupe_runs (shard, run, level, keys, pages, oldest, newest, filter) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)',
-    [shard, run.run, run.level, run.keys, run.pages, new Date(run.oldest), new Date(run.newest), filter.bytes()],
+    'INSERT INTO dedupe_runs (shard, run, level, keys, pages, oldest, newest, filter, garbage) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)',
+    [shard, run.run, run.level, run.keys, run.pages, new Date(run.oldest), new Date(run.newest), filter, garbage],
   );
 }
 

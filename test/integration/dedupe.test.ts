@@ -17,7 +17,10 @@ test('P2: claims equal a plain set, through seals, merges, failed batches, reloa
   const step = fc.oneof(
     {
       weight: 8,
-      arbitrary: fc.record({ kind: fc.constant('batch' as const), keys: fc.array(fc.nat(400), { maxLength: 60 }) }),
+      arbitrary: fc.record({
+        kind: fc.constant('batch' as const),
+        keys: fc.array(fc.nat(2000), { maxLength: 60, size: 'max' }),
+      }),
     },
     {
       weight: 1,
@@ -26,49 +29,65 @@ test('P2: claims equal a plain set, through seals, merges, failed batches, reloa
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('reload' as const), keys: fc.constant([] as number[]) }) },
   );
   await fc.assert(
-    fc.asyncProperty(fc.array(step, { maxLength: 40 }), fc.constantFrom(0, 1 << 20), async (steps, filterBytes) => {
-      const { pool } = database;
-      await pool.query('TRUNCATE dedupe_blocks, dedupe_runs, dedupe_pages');
-      const open = () =>
-        openKeySet(pool, 1, {
-          sealKeys: 32,
-          fanout: 3,
-          windowMs: 35 * DAY,
-          budget: openFilterBudget(filterBytes),
-          now: () => 1_000,
-        });
-      const model = new Set<number>();
-      let set: ClaimStore = await open();
-      let block = 0;
-      for (const { kind, keys } of steps) {
-        if (kind === 'reload') {
-          set = await open();
-          continue;
-        }
-        const packed = Buffer.concat(keys.map(keyOf));
-        const fresh = await set.claim(pool, packed, keys.length);
-        const batch = new Set<number>();
-        const expected = keys.map((key) => {
-          const known = model.has(key) || batch.has(key);
-          batch.add(key);
-          return known ? 0 : 1;
-        });
-        expect([...fresh]).toEqual(expected);
-        const claimed = Buffer.concat(keys.filter((_, i) => fresh[i] === 1).map(keyOf));
-        set.add(claimed, claimed.length / 16);
-        if (kind === 'lost') {
-          // The batch was not committed: memory is ahead, and is dropped.
-          set = await open();
-          continue;
+    fc.asyncProperty(
+      fc.array(step, { minLength: 20, maxLength: 60, size: 'max' }),
+      fc.constantFrom(0, 1 << 20),
+      fc.constantFrom(8, 1000),
+      async (steps, filterBytes, sliceKeys) => {
+        const { pool } = database;
+        await pool.query('TRUNCATE dedupe_blocks, dedupe_runs, dedupe_pages');
+        const open = () =>
+          openKeySet(pool, 1, {
+            sealKeys: 32,
+            fanout: 3,
+            sliceKeys,
+            windowMs: 35 * DAY,
+            budget: openFilterBudget(filterBytes),
+            now: () => 1_000,
+          });
+        const model = new Set<number>();
+        let set: ClaimStore = await open();
+        let block = 0;
+        for (const { kind, keys } of steps) {
+          if (kind === 'reload') {
+            set = await open();
+            continue;
+          }
+          const packed = Buffer.concat(keys.map(keyOf));
+          const fresh = await set.claim(pool, packed, keys.length);
+          const batch = new Set<number>();
+          const expected = keys.map((key) => {
+            const known = model.has(key) || batch.has(key);
+            batch.add(key);
+            return known ? 0 : 1;
+          });
+          expect([...fresh]).toEqual(expected);
+          const claimed = Buffer.concat(keys.filter((_, i) => fresh[i] === 1).map(keyOf));
+          set.add(claimed, claimed.length / 16);
+          if (kind === 'lost') {
+            // The batch was not committed: memory is ahead, and is dropped.
+            set = await open();
+            continue;
+          }
+          const client = await pool.connect();
+          await set.persist(client, ++block, claimed);
+          for (const key of batch) model.add(key);
+          // One step at a time, or all there are: a merge may be half done when the set is opened anew.
+          if (set.needsMaintenance()) await set.maintain(client, async () => undefined, sliceKeys === 8 ? 0 : 1_000);
+          client.release();
         }
         const client = await pool.connect();
-        await set.persist(client, ++block, claimed);
-        for (const key of batch) model.add(key);
-        if (set.needsMaintenance()) await set.maintain(client, async () => undefined, 1_000);
+        while (set.needsMaintenance()) await set.maintain(client, async () => undefined, 0);
         client.release();
-      }
-    }),
-    { numRuns: 40, endOnFailure: true },
+        const all = Buffer.concat([...model].map(keyOf));
+        expect([...(await set.claim(pool, all, model.size))]).toEqual([...model].map(() => 0));
+        const { rows } = await pool.query(
+          'SELECT DISTINCT run FROM dedupe_pages EXCEPT SELECT run FROM dedupe_runs WHERE NOT garbage',
+        );
+        expect(rows).toEqual([]);
+      },
+    ),
+    { numRuns: 25, endOnFailure: true },
   );
 }, 120_000);
 
