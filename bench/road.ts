@@ -1,6 +1,6 @@
-/** The road from HTTP to a number: ingest, pipeline, end to end, freshness, memory, query. */
+/** The road from HTTP to a number: ingest, pipeline, end to end, freshness, memory. */
 import { openEmbeddedPostgresPool } from './database.ts';
-import { type Load, makeLoad, postAll, TENANTS } from './load.ts';
+import { type Load, makeLoad, postAll } from './load.ts';
 import { type BenchServer, KEY, run, startBenchServer } from './process.ts';
 import { add, fresh, median, RUNS, rate, SCRATCH, spread } from './report.ts';
 
@@ -165,36 +165,4 @@ export async function memory(): Promise<void> {
     '–',
     'flat',
   );
-}
-
-export async function query(): Promise<void> {
-  const server = await fresh('query');
-  const database = await openEmbeddedPostgresPool(`${SCRATCH}query`);
-  await database.fillMonth(TENANTS);
-  for (const [name, meter, parameters] of [
-    ['one tenant, sum by hour', 'tokens', 'subject=tenant_0001&windowSize=HOUR&groupBy=endpoint'],
-    ['one tenant, p95 by hour', 'request_duration', 'subject=tenant_0001&windowSize=HOUR&groupBy=endpoint'],
-    ['200 tenants, sum by hour', 'tokens', 'windowSize=HOUR'],
-    ['200 tenants, top by sum', 'tokens', 'groupBy=subject'],
-  ] as const) {
-    const times: number[] = [];
-    for (let i = 0; i < 20; i++) {
-      const began = performance.now();
-      const answer = await fetch(`${server.url}/api/v1/meters/${meter}/query?${database.range}&${parameters}`, {
-        headers: { authorization: `Bearer ${KEY}` },
-      });
-      const body = (await answer.json()) as { data: unknown[] };
-      if (body.data.length === 0) throw new Error(`${name}: no rows`);
-      times.push(performance.now() - began);
-    }
-    const sorted = times.toSorted((a, b) => a - b);
-    add(
-      `query, 30 days: ${name}`,
-      `p50 ${Math.round(sorted[9] ?? 0)} ms, p95 ${Math.round(sorted[18] ?? 0)} ms`,
-      '–',
-      'p95 < 50 ms',
-    );
-  }
-  await database.close();
-  await server.stop();
 }

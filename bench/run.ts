@@ -4,8 +4,9 @@ import { cpus, totalmem } from 'node:os';
 import { table } from '../cli/demo/table.ts';
 import { dedupeGrowth } from './dedupe.ts';
 import { kafkaEndToEnd, kafkaPipeline, kafkaProduce, sameJob } from './kafka.ts';
+import { query } from './query.ts';
 import { figures, RUNS, SCRATCH } from './report.ts';
-import { endToEnd, freshness, ingest, memory, pipeline, query } from './road.ts';
+import { endToEnd, freshness, ingest, memory, pipeline } from './road.ts';
 
 /** In the order in which they run. */
 const BENCHES: Record<string, () => Promise<void>> = {

@@ -6,6 +6,7 @@ import type { ProcessorDeps, ProcessorMetrics } from './ports.ts';
 export { type BackfillDeps, createBackfillJob } from './backfill/index.ts';
 export type { ProcessorDeps, ProcessorMetrics, ProcessorSettings, Step } from './ports.ts';
 export { STEPS } from './ports.ts';
+export { type CoarseDay, foldCoarse, markStale } from './rollups/fold-coarse.ts';
 
 export interface RunningProcessors {
   /** Leaves the group: batches in hand are committed, nothing after that. */

@@ -1,47 +1,10 @@
 /** What PostgreSQL does not add up: sketches, merged from rows that come in the answer's order. */
-import { readSketchText, valueOfBin } from '../../metering/index.ts';
+import type { SketchSums } from '../../metering/index.ts';
 import type { TextRow } from './snapshot.ts';
-
-/** No number that an event may hold has a bin outside ± this (|x| < 1e20, see metering/sketch.ts). */
-const MOST_BIN = 8_192;
-
-/** Sketches added up: a dense array, because those of one meter overlap. */
-export class SketchSums {
-  readonly #counts = new Float64Array(MOST_BIN * 2 + 1);
-  #low = MOST_BIN * 2;
-  #high = 0;
-  #total = 0;
-
-  readonly add = (bin: number, count: number): void => {
-    const at = bin + MOST_BIN;
-    if (at < this.#low) this.#low = at;
-    if (at > this.#high) this.#high = at;
-    this.#counts[at] = (this.#counts[at] ?? 0) + count;
-    this.#total += count;
-  };
-
-  clear(): void {
-    if (this.#low <= this.#high) this.#counts.fill(0, this.#low, this.#high + 1);
-    this.#low = MOST_BIN * 2;
-    this.#high = 0;
-    this.#total = 0;
-  }
-
-  /** The value at rank floor(q · (n - 1)), as metering/sketch.ts defines it; 0 when there is none. */
-  quantile(q: number): number {
-    const rank = Math.floor(q * (this.#total - 1));
-    let upto = 0;
-    for (let at = this.#low; at <= this.#high; at++) {
-      upto += this.#counts[at] ?? 0;
-      if (upto > rank) return valueOfBin(at - MOST_BIN);
-    }
-    return 0;
-  }
-}
 
 /** Adds a rollup row's bins: arrays as PostgreSQL writes them, or a coarse row's text. */
 function addRow(sums: SketchSums, bins: Column, counts: Column, sketch: Column): void {
-  if (sketch) readSketchText(sketch, sums.add);
+  if (sketch) sums.addText(sketch);
   if (!bins || !counts || bins === '{}') return;
   const keys = bins.slice(1, -1).split(',');
   const list = counts.slice(1, -1).split(',');

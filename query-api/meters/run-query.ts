@@ -1,8 +1,8 @@
 import type { Pool } from 'pg';
-import { isWholeMinute, splitHours, type WindowSize, windowBoundaries } from '../../metering/index.ts';
+import { isWholeMinute, SketchSums, splitHours, type WindowSize, windowBoundaries } from '../../metering/index.ts';
 import { type Meter, TidemarkError } from '../../schemas/index.ts';
 import { significant } from './decimals.ts';
-import { mergeRows, SketchSums } from './merge.ts';
+import { mergeRows } from './merge.ts';
 import { type Piece, type PlanRequest, planPieces } from './plan.ts';
 import { openSnapshot, type Snapshot, type TextRow } from './snapshot.ts';
 import { extentStatement, ordersByValue, type RowsRequest, rowsStatement } from './statements.ts';

@@ -9,6 +9,9 @@ import {
   formatDecimal,
   parseDecimal,
   quantile,
+  readSketchText,
+  SketchSums,
+  sketchToText,
   splitHours,
   valueOfBin,
   windowBoundaries,
@@ -169,3 +172,41 @@ test.each(['America/New_York', 'Australia/Lord_Howe', 'Asia/Kathmandu', 'Pacific
     }
   },
 );
+
+test('sketches as text: read back as they were, and added up as the sketch itself', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.array(fc.double({ min: -1e12, max: 1e12, noNaN: true }), { maxLength: 60 }), { maxLength: 6 }),
+      fc.double({ min: 0, max: 1, noNaN: true }),
+      (parts, q) => {
+        const sums = new SketchSums();
+        const all = new Map<number, number>();
+        for (const values of parts) {
+          const bins = new Map<number, number>();
+          for (const value of values)
+            bins.set(binOf(value), (bins.get(binOf(value)) ?? 0) + 1 + (value > 5 ? 40_000 : 0));
+          const sorted = [...bins].sort(([a], [b]) => a - b);
+          const text = sketchToText(
+            sorted.map(([bin]) => bin),
+            sorted.map(([, n]) => n),
+            sorted.length,
+          );
+          const back: [number, number][] = [];
+          readSketchText(text, (bin, n) => back.push([bin, n]));
+          expect(back).toEqual(sorted);
+          sums.addText(text);
+          for (const [bin, n] of sorted) all.set(bin, (all.get(bin) ?? 0) + n);
+        }
+        const merged = [...all].sort(([a], [b]) => a - b);
+        const expected = quantile(
+          merged.map(([bin]) => bin),
+          merged.map(([, n]) => n),
+          q,
+        );
+        expect(sums.quantile(q)).toBe(expected ?? 0);
+        sums.clear();
+        expect(sums.quantile(q)).toBe(0);
+      },
+    ),
+  );
+});
