@@ -42,13 +42,16 @@ export interface MeterRow {
   quantiles?: { p50: number; p95: number; p99: number };
 }
 
-/** An answer on its way: its rows come in chunks, all from one snapshot. */
-export interface MeterAnswer {
+interface Answer {
   from: number | undefined;
   to: number | undefined;
   /** what is read */
   pieces: readonly Piece[];
   rows: AsyncGenerator<MeterRow[]>;
+}
+
+/** An answer on its way: its rows come in chunks, all from one snapshot. */
+export interface MeterAnswer extends Answer {
   /** Ends the snapshot; the rows do so at their end. */
   close(): Promise<void>;
 }
@@ -70,11 +73,20 @@ const END = Date.UTC(2200, 0, 1);
 export async function openMeterQuery(pool: Pool, query: MeterQuery): Promise<MeterAnswer> {
   const snapshot = await openSnapshot(pool);
   try {
-    return await answerFrom(snapshot, query);
+    const answer = await answerFrom(snapshot, query);
+    return { ...answer, rows: closing(snapshot, answer.rows), close: () => snapshot.close() };
   } catch (error) {
     await snapshot.close();
     throw error;
   }
+}
+
+/** All rows of a question to a snapshot that stays open, for pages that ask several. */
+export async function rowsIn(snapshot: Snapshot, query: MeterQuery): Promise<MeterRow[]> {
+  const { rows } = await answerFrom(snapshot, query);
+  const all: MeterRow[] = [];
+  for await (const chunk of rows) all.push(...chunk);
+  return all;
 }
 
 /** The whole answer at once, for those that need few rows. */
@@ -88,14 +100,9 @@ export async function runMeterQuery(
   return { from: answer.from, to: answer.to, rows };
 }
 
-/** An answer from a snapshot that is open; the rows close it at their end. */
-export async function answerFrom(snapshot: Snapshot, query: MeterQuery): Promise<MeterAnswer> {
+async function answerFrom(snapshot: Snapshot, query: MeterQuery): Promise<Answer> {
   const range = await rangeOf(snapshot, query);
-  const close = () => snapshot.close();
-  if (range === undefined) {
-    await close();
-    return { from: query.from, to: query.to, pieces: [], rows: noRows(), close };
-  }
+  if (range === undefined) return { from: query.from, to: query.to, pieces: [], rows: noRows() };
   const { from, to } = range;
   if (from >= to) throw new TidemarkError('invalid_range', '`from` must be before `to`');
   if (!isWholeMinute(from) || !isWholeMinute(to))
@@ -110,7 +117,7 @@ export async function answerFrom(snapshot: Snapshot, query: MeterQuery): Promise
   await requireMinutes(snapshot, query, pieces);
   const narrowed = top === undefined ? query : await narrowTo(snapshot, query, top, [from, to]);
   const rows = rowsOf(snapshot, narrowed, boundaries, pieces);
-  return { from, to, pieces, rows: closing(snapshot, rows), close };
+  return { from, to, pieces, rows };
 }
 
 /** Only the groups whose values over the whole range are the `top` highest. */

@@ -1,17 +1,10 @@
 import type { FastifyPluginAsync } from 'fastify';
 import { Type } from 'typebox';
-import { ATTRIBUTE_COLUMNS, TidemarkError } from '../../schemas/index.ts';
-import { chunkStart } from '../../sinks/index.ts';
+import { TidemarkError } from '../../schemas/index.ts';
 import type { ArchivedEvent } from '../../tiering/index.ts';
 import { fromCursor, limitOf, listOf, tenantsOf, timeOf, toCursor } from '../access.ts';
+import { type EventRow, oldestEvent, presentEvent, SELECT_EVENT } from '../events/event-rows.ts';
 import type { QueryOptions } from '../options.ts';
-
-declare global {
-  interface JSON {
-    /** TC39 proposal-json-parse-with-source: a literal that stringify writes as it is. */
-    rawJSON(text: string): unknown;
-  }
-}
 
 const DAY = 86_400_000;
 const Parameters = Type.Object({
@@ -27,29 +20,6 @@ const Parameters = Type.Object({
   limit: Type.Optional(Type.String()),
   cursor: Type.Optional(Type.String()),
 });
-
-/** PostgreSQL builds the JSON text, and it goes out as it is: no digit passes through a double. */
-const COLUMNS = ATTRIBUTE_COLUMNS.map(({ name }) => `'${name}', e.${name}`).join(', ');
-const SELECT = `
-  SELECT (extract(epoch FROM e."timestamp") * 1000)::float8 AS at, (extract(epoch FROM e.received_at) * 1000)::float8 AS received_at,
-    (extract(epoch FROM e.stored_at) * 1000)::float8 AS stored_at, e.shard, e.log_offset::float8 AS log_offset, e.idempotency_key, e.source,
-    e.keyed_by_source, e.type, t.customer_id,
-    (jsonb_strip_nulls(jsonb_build_object('user_id', e.user_id, 'request_id', e.request_id, ${COLUMNS})) || coalesce(e.data, '{}'))::text AS data
-  FROM events AS e JOIN tenants AS t ON t.id = e.tenant_id`;
-
-interface EventRow {
-  at: number;
-  received_at: number;
-  stored_at: number;
-  shard: number;
-  log_offset: number;
-  idempotency_key: string;
-  source: string | null;
-  keyed_by_source: boolean;
-  type: string;
-  customer_id: string;
-  data: string;
-}
 
 /** Slices of time, newest first, that grow while they are empty: BRIN prunes each to its pages. */
 const SLICES = [60_000, 600_000, 3_600_000, 6 * 3_600_000, DAY, 7 * DAY, 30 * DAY];
@@ -67,7 +37,8 @@ export const eventRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool,
       const tenants = await tenantsOf(principal, directory, listOf(parameters.subject));
       const to = timeOf('to', parameters.to) ?? now() + DAY;
       const wide = parameters.request_id !== undefined || parameters.id !== undefined;
-      const from = timeOf('from', parameters.from) ?? (wide ? await oldest() : Math.min(now(), to) - DAY);
+      const from =
+        timeOf('from', parameters.from) ?? (wide ? await oldestEvent(pool, now()) : Math.min(now(), to) - DAY);
       if (from >= to) throw new TidemarkError('invalid_range', '`from` must be before `to`');
 
       const values: unknown[] = [];
@@ -134,7 +105,7 @@ export const eventRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool,
         next.searchParams.set('cursor', toCursor([last.at, last.shard, last.log_offset]));
         reply.header('link', `<${next.pathname}${next.search}>; rel="next"`);
       }
-      return reply.type('application/json').send(Buffer.from(`[${page.map(present).join(',')}]`));
+      return reply.type('application/json').send(Buffer.from(`[${page.map(presentEvent).join(',')}]`));
     },
   );
 
@@ -153,19 +124,10 @@ export const eventRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool,
       `e."timestamp" < $${n + 2}::timestamptz`,
     ].join(' AND ');
     const { rows } = await pool.query<EventRow>(
-      `${SELECT} WHERE ${where} ORDER BY e."timestamp" DESC, e.shard DESC, e.log_offset DESC LIMIT $${n + 3}::int`,
+      `${SELECT_EVENT} WHERE ${where} ORDER BY e."timestamp" DESC, e.shard DESC, e.log_offset DESC LIMIT $${n + 3}::int`,
       values,
     );
     return rows;
-  }
-
-  /** Where the hot range begins: the oldest chunk of raw events. */
-  async function oldest(): Promise<number> {
-    // Chunks are children by inheritance under both engines, and named by their beginning.
-    const { rows } = await pool.query<{ name: string }>(
-      `SELECT c.relname AS name FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass('events') AND c.relname ^@ 'events_' ORDER BY 1 LIMIT 1`,
-    );
-    return chunkStart(rows[0]?.name ?? '') ?? now() - DAY;
   }
 };
 
@@ -195,35 +157,4 @@ function fromArchive({ user_id, request_id, data, ...event }: ArchivedEvent): Ev
   const head = JSON.stringify(Object.fromEntries(members)).slice(1, -1);
   const rest = data.slice(1);
   return { ...event, stored_at: event.received_at, data: `{${head}${head !== '' && rest !== '}' ? ',' : ''}${rest}` };
-}
-
-/** The CloudEvent as it was sent; its data's JSON text goes out unparsed. */
-function present(row: EventRow): string {
-  const envelope = JSON.stringify({
-    specversion: '1.0',
-    id: row.idempotency_key,
-    source: row.source ?? 'tidemark',
-    type: row.type,
-    subject: row.customer_id,
-    time: iso(row.at),
-  });
-  const { extensions, data } = row.keyed_by_source ? liftExtensions(row.data) : { extensions: '', data: row.data };
-  return `{"event":${envelope.slice(0, -1)}${extensions},"data":${data}},"ingestedAt":"${iso(row.received_at)}","storedAt":"${iso(row.stored_at)}"}`;
-}
-
-/** Extension attributes of a CloudEvent were kept under the member `cloudevents`. */
-function liftExtensions(data: string): { extensions: string; data: string } {
-  if (!data.includes('"cloudevents"')) return { extensions: '', data };
-  const parsed: unknown = JSON.parse(
-    data,
-    function (this: unknown, _key: string, value: unknown, context?: { source?: string }) {
-      if (typeof value === 'number' && context?.source !== undefined) return JSON.rawJSON(context.source);
-      return value;
-    },
-  );
-  if (typeof parsed !== 'object' || parsed === null || !('cloudevents' in parsed)) return { extensions: '', data };
-  const { cloudevents, ...rest } = parsed;
-  if (typeof cloudevents !== 'object' || cloudevents === null) return { extensions: '', data };
-  const text = JSON.stringify(cloudevents).slice(1, -1);
-  return { extensions: text === '' ? '' : `,${text}`, data: JSON.stringify(rest) };
 }
