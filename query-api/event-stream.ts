@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 
 /** One server-sent event (HTML standard, 9.2). */
@@ -30,6 +31,8 @@ export async function sendEventStream(
   raw.writeHead(200, {
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-store',
+    // A connection that turned idle only now would hold up the end of a stopping server.
+    connection: 'close',
     'x-accel-buffering': 'no',
     'x-request-id': request.id,
   });
@@ -38,7 +41,9 @@ export async function sendEventStream(
   try {
     for await (const { id, event, data } of source(signal)) {
       if (signal.aborted) break;
-      raw.write(`id: ${id}\nevent: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+      const taken = raw.write(`id: ${id}\nevent: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+      // A slow reader holds up its own source, nothing else: what it has not taken is at most one event.
+      if (!taken) await once(raw, 'drain', { signal }).catch(() => undefined);
     }
   } catch (error) {
     // The headers are out: the reader comes back and goes on where it was.

@@ -18,6 +18,7 @@ import { ratingRoutes } from './routes/rating.ts';
 import { requestRoutes } from './routes/requests.ts';
 import { schemaHealthRoutes } from './routes/schema-health.ts';
 import { statementRoutes } from './routes/statements.ts';
+import { subjectRoutes } from './routes/subjects.ts';
 import { subscriptionRoutes } from './routes/subscriptions.ts';
 import { tenantRoutes } from './routes/tenants.ts';
 import { webhookRoutes } from './routes/webhooks.ts';
@@ -37,6 +38,7 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(operationRoutes, options);
   await app.register(jobRoutes, options);
   await app.register(tenantRoutes, options);
+  await app.register(subjectRoutes, options);
   await app.register(provisioningRoutes, options);
   await app.register(migrationRoutes, options);
   await app.register(poolRoutes, options);

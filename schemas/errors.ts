@@ -87,6 +87,7 @@ export const ERRORS = {
     'Window finer than the data kept',
     'Ask for hours or longer windows, at whole hours.',
   ),
+  too_many_streams: kind(503, true, 'Too many streams', 'Come back after Retry-After seconds, or ask by query.'),
   quantile_without_sketch: kind(400, false, 'A quantile of a meter that has none', 'Ask a PERCENTILE meter.'),
 
   // Meters

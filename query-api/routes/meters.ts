@@ -3,21 +3,29 @@ import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import { type Meter, type Principal, TidemarkError } from '../../schemas/index.ts';
 import { tenantsOf, timeOf, toCursor } from '../access.ts';
+import { lastEventId, sendEventStream } from '../event-stream.ts';
 import { formatFor, type RowFormat } from '../meters/formats.ts';
 import { type ParsedQuery, parseMeterQuery, QueryBody, QueryParameters } from '../meters/parameters.ts';
 import { explainPieces } from '../meters/plan.ts';
 import { isVisible } from '../meters/present.ts';
 import { type MeterRow, openMeterQuery } from '../meters/run-query.ts';
+import { CommitWatch, followMeter } from '../meters/stream.ts';
 import { listGroupValues, listSubjects } from '../meters/values.ts';
 import type { QueryOptions } from '../options.ts';
 
 const Range = Type.Object({ from: Type.Optional(Type.String()), to: Type.Optional(Type.String()) });
 /** An answer up to this size goes out at once, with its length; a longer one as it is read. */
 const AT_ONCE = 1 << 20;
+/** Readers that one process serves at a time; each holds its last rows. */
+const MOST_STREAMS = 200;
 
 /** The OpenMeter v1 contract for querying meters, with percentiles beside. */
 export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options) => {
   const { pool, directory, catalogue, now } = options;
+  const stopping = new AbortController();
+  app.addHook('preClose', async () => stopping.abort());
+  const watch = new CommitWatch(pool);
+  let following = 0;
 
   app.get(
     '/api/v1/meters/:slug/query',
@@ -67,6 +75,34 @@ export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   }
 
   app.get(
+    '/api/v1/meters/:slug/stream',
+    {
+      schema: {
+        tags: ['meters'],
+        summary: 'New values as batches commit, as server-sent events; goes on after Last-Event-ID',
+        querystring: QueryParameters,
+      },
+    },
+    async (request, reply) => {
+      const principal = await request.authorize('read');
+      const parameters = request.query as Record<string, unknown>;
+      const parsed = await parseMeterQuery(await meterOf(request, principal), parameters, principal, directory);
+      if (following >= MOST_STREAMS)
+        throw new TidemarkError('too_many_streams', `${MOST_STREAMS} streams are open`, {
+          headers: { 'retry-after': '5' },
+        });
+      following++;
+      try {
+        await sendEventStream(request, reply, stopping.signal, (signal) =>
+          followMeter(pool, watch, () => followed(parsed, now()), lastEventId(request), signal),
+        );
+      } finally {
+        following--;
+      }
+    },
+  );
+
+  app.get(
     '/api/v1/meters/:slug/subjects',
     { schema: { tags: ['meters'], summary: 'Subjects of a meter', querystring: Range } },
     async (request) => {
@@ -104,6 +140,11 @@ export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
     return entry.meter;
   }
 };
+
+/** Without `from`, a stream is about the current day. */
+function followed(query: ParsedQuery, now: number): ParsedQuery {
+  return query.from === undefined ? { ...query, from: Math.floor(now / 86_400_000) * 86_400_000 } : query;
+}
 
 function rangeOf(request: FastifyRequest): { from: number | undefined; to: number | undefined } {
   const { from, to } = request.query as Record<string, unknown>;

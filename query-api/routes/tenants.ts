@@ -50,16 +50,6 @@ export const tenantRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool
     },
   );
 
-  app.get(
-    '/api/v1/subjects',
-    { schema: { tags: ['tenants'], summary: "Subjects, in OpenMeter's shape" } },
-    async (request) => {
-      const principal = await request.authorize('read');
-      const tenants = principal.tenant === null ? await listTenants(pool, '', 10_000) : [principal.tenant];
-      return tenants.map((tenant) => ({ id: tenant.id, key: tenant.customerId, displayName: tenant.name }));
-    },
-  );
-
   app.post<{ Body: Static<typeof NewKey> }>(
     '/api/v1/keys',
     { schema: { tags: ['keys'], summary: 'Create a key; its secret is shown once', body: NewKey } },
