@@ -66,6 +66,7 @@ async function purgeTenant(deps: PurgeDeps, tenantId: string): Promise<string[]>
     // Resumed, or purged by another process, since it was found.
     if (rowCount === 0) return [];
     await forgetInMemory(client);
+    await client.query(MARK_STALE, [tenantId]);
     await dropTenantSchema(client, tenantId);
     const left = await deleteRows(client, tenantId);
     deps.fault?.('purge/rows');
@@ -74,6 +75,10 @@ async function purgeTenant(deps: PurgeDeps, tenantId: string): Promise<string[]>
   deps.forget();
   return kept;
 }
+
+/** Totals over all tenants are made again without it, from the hours that it was counted in. */
+const MARK_STALE = `
+  INSERT INTO stale_hours (shard, hour) SELECT DISTINCT shard, bucket FROM rollups_hour WHERE tenant_id = $1 ON CONFLICT DO NOTHING`;
 
 /** A reference of another table, or a trigger: issued statements are never changed, and the law wants them kept. */
 const REFUSED = /^23(503|001)$/;
