@@ -32,6 +32,10 @@ export function createMetrics(from: {
   const batches = gauge('tidemark_batches_total', 'Batches committed');
   const rows = gauge('tidemark_rollup_rows_total', 'Rollup rows written');
   const seconds = gauge('tidemark_batch_seconds_total', 'Seconds spent in batches', ['phase']);
+  const foldedGroups = gauge(
+    'tidemark_meter_groups_folded_total',
+    'Groups beyond METER_GROUPS_MAX that were counted as "other", each as often as an owner met it anew',
+  );
   const failures = gauge('tidemark_batch_failures_total', 'Batches that failed and were started over');
   const logGauges = from.log === undefined ? undefined : logMetrics(gauge);
   const readPools = from.pools === undefined ? undefined : poolMetrics(registry, from.pools);
@@ -53,6 +57,7 @@ export function createMetrics(from: {
     seconds.set({ phase: 'prepare' }, metrics.prepareSeconds);
     seconds.set({ phase: 'commit' }, metrics.commitSeconds);
     failures.set(metrics.failures);
+    foldedGroups.set(metrics.groupsFolded);
   };
   return {
     contentType: registry.contentType,

@@ -49,6 +49,7 @@ const processors = await runProcessors({
     windowMs: settings.IDEMPOTENCY_WINDOW_DAYS * DAY_MS,
     unknownTenants: settings.UNKNOWN_TENANTS,
     meterRefreshMs: settings.METER_REFRESH_MS,
+    groupsMax: settings.METER_GROUPS_MAX,
     refoldMs: settings.ROLLUP_REFOLD_SECONDS * 1000,
   },
   ...(fault === undefined ? {} : { fault }),

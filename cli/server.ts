@@ -134,7 +134,7 @@ export async function startServer(
       ...billing.jobs,
       ...lifecycleJobs,
       ...tenantJobs(tenancy, settings, logger),
-      ...meterJobs({ pool, engine, log }),
+      ...meterJobs({ pool, engine, log, settings }),
       ...createTieringJobs(tiering),
     ];
     const jobs = runJobs(all, {

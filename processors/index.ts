@@ -27,6 +27,7 @@ export async function runProcessors(deps: ProcessorDeps): Promise<RunningProcess
     commitSeconds: 0,
     prepareSeconds: 0,
     failures: 0,
+    groupsFolded: 0,
   };
   const watch = new DefinitionWatch(deps.pool, deps.meters, deps.settings.meterRefreshMs);
   const consumer = await deps.log.consume((partition) =>

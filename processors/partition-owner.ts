@@ -58,6 +58,8 @@ export class PartitionOwner {
   readonly #watch: DefinitionWatch;
   #tenants: Tenants;
   readonly #forced = new Map<number, Fault>();
+  /** meters and tenants whose overflow was logged */
+  readonly #toldOf = new Set<string>();
   #limit: number;
   #failures = 0;
   /** whether the failure, if there is one, is the batch's own */
@@ -237,9 +239,24 @@ export class PartitionOwner {
     metrics.duplicate += total.duplicate;
     metrics.deadLettered += total.deadLettered;
     metrics.rollupRows += prepared.buffers.rollups.rows;
+    this.#tellOverflows(prepared);
     this.#failures = 0;
     for (const offset of this.#forced.keys()) if (offset < prepared.to) this.#forced.delete(offset);
     this.#limit = Math.min(this.#limit * 2, this.#deps.settings.batchEvents);
+  }
+
+  /** Once a meter and tenant; the rows say it for ever. */
+  #tellOverflows({ overflows }: PreparedBatch): void {
+    for (const { meterId, tenantId, folded } of overflows) {
+      this.#metrics.groupsFolded += folded;
+      const pair = `${meterId} ${tenantId}`;
+      if (this.#toldOf.has(pair)) continue;
+      this.#toldOf.add(pair);
+      this.#deps.logger.warn(
+        { meter_id: meterId, tenant_id: tenantId, folded },
+        'more groups than METER_GROUPS_MAX: further ones are counted as "other"',
+      );
+    }
   }
 
   #isDue(owned: Owned, watermark: number): boolean {

@@ -10,6 +10,7 @@ import type { EventView } from './event-view.ts';
 import { advance, type Ownership } from './ownership.ts';
 import type { ProcessorDeps } from './ports.ts';
 import { COPY_EVENTS, type RawEventWriter } from './raw-events.ts';
+import { CardinalityGuard, type Overflow, writeOverflows } from './rollups/cardinality.ts';
 import { markStale } from './rollups/fold-coarse.ts';
 import { loadRows } from './rollups/load-rows.ts';
 import type { Rollups } from './rollups/rollups.ts';
@@ -48,6 +49,8 @@ export interface PreparedBatch {
   claimed: Buffer;
   account: Account;
   buffers: BatchBuffers;
+  /** groups that are counted together, by meter and tenant */
+  overflows: readonly Overflow[];
   /** events that the batch withdraws; it is committed before the next one is prepared */
   withdrawn: { events: Withdrawn; arrived: { key: Uint8Array; at: number }[] } | undefined;
 }
@@ -77,6 +80,7 @@ export function createPipeline(given: PipelineDeps) {
   const { apply, examine } = createApplyStep({ view, raw, tenants, shard });
   const withdraw = createWithdrawStep({ ...given, pool, shard, stored: new StoredEvents(view.names), examine });
   const account = createAccountStep({ tenants });
+  const guard = new CardinalityGuard(deps.settings.groupsMax);
   let batch = 0;
 
   /** Everything up to the transaction; `from` is the commit point that it moves. After a throw, memory is ahead of the database: forget it all. */
@@ -95,6 +99,7 @@ export function createPipeline(given: PipelineDeps) {
     const claimed = packKeys(found.keys, applied.applied, found.soundCount, applied.accepted);
     claims.add(claimed, applied.accepted);
     const accounted = account(found, applied);
+    const overflows = await guard.fold(rollups, pool, settle);
     const cold = rollups.touched.filter((row) => !row.based);
     if (cold.length > 0) {
       const minutes = cold.filter((row) => !row.isHour);
@@ -111,6 +116,7 @@ export function createPipeline(given: PipelineDeps) {
       claimed,
       account: accounted,
       buffers,
+      overflows,
       withdrawn: withdrawn && { events: withdrawn, arrived: arrivals(found, withdrawn, applied.applied) },
     };
   }
@@ -142,12 +148,15 @@ export function createPipeline(given: PipelineDeps) {
     deps.fault?.('fenced');
     const { withdrawn } = prepared;
     const backfilled =
-      withdrawn === undefined ? [] : await lockBackfill(client, shard, withdrawn.events.backfilled, meters);
+      withdrawn === undefined
+        ? []
+        : await lockBackfill(client, shard, withdrawn.events.backfilled, meters, deps.settings.groupsMax);
     await claims.persist(client, prepared.to, prepared.claimed);
     deps.fault?.('claimed');
     if (buffers.events.rows > 0) await copyInto(client, COPY_EVENTS, buffers.events.finish());
     deps.fault?.('raw');
     await writeRollups(client, shard, buffers.rollups);
+    await writeOverflows(client, shard, prepared.overflows);
     if (withdrawn !== undefined) {
       await writeWithdrawals(client, shard, withdrawn.events.withdrawals);
       await writeArrivals(client, shard, withdrawn.arrived);

@@ -19,6 +19,8 @@ export interface ProcessorSettings {
   unknownTenants: 'create' | 'reject';
   /** how often changed meter definitions are looked for */
   meterRefreshMs: number;
+  /** groups of a meter and tenant beyond which further ones are counted together */
+  groupsMax: number;
   /** least time between two looks for coarse rollups that late events have made stale; 0: after every batch */
   refoldMs: number;
 }
@@ -65,6 +67,8 @@ export interface ProcessorMetrics {
   commitSeconds: number;
   prepareSeconds: number;
   failures: number;
+  /** groups that were counted in `other` */
+  groupsFolded: number;
 }
 
 /** Another owner took the partition over: nothing was changed, nothing may be. */

@@ -192,6 +192,12 @@ const TABLE = {
     'Pause between two batches of a partition that keeps up, so that a batch is worth a commit',
   ),
   // Meters
+  METER_GROUPS_MAX: integer(
+    10_000,
+    1,
+    1e7,
+    'Groups of one meter and tenant; further ones are counted together as "other"',
+  ),
   METER_REFRESH_MS: integer(1_000, 10, 600_000, 'How soon processors see a new or changed meter'),
 
   ROLLUP_CACHE_ROWS: integer(100_000, 1_000, 1e8, 'Rollup rows kept in memory'),

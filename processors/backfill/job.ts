@@ -12,6 +12,8 @@ export interface BackfillDeps {
   engine: StorageEngine;
   /** of the log that is processed now: shards of another one have no owner any more */
   topic: string;
+  /** as the processors' setting of that name */
+  groupsMax: number;
   /** how long a run waits for owners that have not seen a new meter yet */
   waitMs?: number;
 }
@@ -97,7 +99,8 @@ class Backfill {
       const meter = meters.get(row.meter_id);
       if (meter === undefined) continue;
       const twin = await twinOf(pool, row.shard);
-      await this.#shard({ meter, shard: row.shard, cut: row.cut, backfilledUntil: row.until, twin });
+      const { groupsMax } = this.#deps;
+      await this.#shard({ meter, shard: row.shard, cut: row.cut, backfilledUntil: row.until, twin, groupsMax });
     }
     return true;
   }

@@ -2,6 +2,7 @@ import type { ClientBase } from 'pg';
 import { type Meter, TIME_TABLES } from '../../schemas/index.ts';
 import type { StorageEngine } from '../../sinks/index.ts';
 import { AttributeNames } from '../event-view.ts';
+import { CardinalityGuard, writeOverflows } from '../rollups/cardinality.ts';
 import { meterAttributes } from '../rollups/compile.ts';
 import { HOUR, type KnownTenant, Rollups } from '../rollups/rollups.ts';
 import { encodeRollups, newRollupWrites, writeRollups } from '../rollups/write-rows.ts';
@@ -17,6 +18,8 @@ export interface Cut {
   backfilledUntil: number;
   /** the shard that its rows carry */
   twin: number;
+  /** groups of a tenant beyond which further ones are counted together */
+  groupsMax: number;
 }
 
 /** Another process is at work on the same cut: leave it. */
@@ -64,7 +67,7 @@ export async function backfillHour(
 /** Counts the stored events of [from, to) that belong to the past of a cut, of all tenants or one, within a transaction. */
 export async function countStored(
   client: ClientBase,
-  { meter, shard, cut }: Cut,
+  { meter, shard, cut, twin, groupsMax }: Cut,
   from: number,
   to: number,
   tenantId?: string,
@@ -101,5 +104,8 @@ export async function countStored(
       events++;
     },
   );
+  // Groups that are counted live already stay apart; who is beyond is told as by the owner.
+  const overflows = await new CardinalityGuard(groupsMax).fold(rollups, client, async () => undefined);
+  await writeOverflows(client, twin, overflows);
   return { rollups, events };
 }

@@ -12,6 +12,8 @@ export const HOUR = 3_600_000;
 export const DAY = 86_400_000;
 const NOT_LOOKED_UP = -2;
 const NULL_ID = -1;
+/** Every dimension of the group that stands for all groups beyond the limit. */
+const OTHER = 'other';
 
 /** A tenant as the owner of a partition knows it. */
 export interface KnownTenant {
@@ -217,12 +219,58 @@ export class Rollups {
     const slots = meter.groupSlots;
     for (let i = 0; i < slots.length; i++) key[i + 2] = this.#dimension(event, slots[i] as number);
     const known = this.#table.find(key);
-    if (known !== undefined) return known;
+    if (known !== undefined) return known.other ?? known;
     const values = slots.map((_, i) => ((key[i + 2] as number) < 0 ? null : this.#interner.text(key[i + 2] as number)));
-    const series = new Series(meter, tenant.id, groupKeyOf(tenant.id, meter.meter.id, values), values);
+    const series = new Series(meter, tenant, groupKeyOf(tenant.id, meter.meter.id, values), values);
+    series.isOther = slots.length > 0 && values.every((value) => value === OTHER);
     this.#table.add(key, series);
     this.newSeries.push(series);
     return series;
+  }
+
+  /** Counts series of this batch, which have nothing stored, in the group `other` of their meter and tenant instead. */
+  foldIntoOther(folded: readonly Series[]): void {
+    const gone = new Set(folded);
+    this.touched = this.touched.filter((row) => !gone.has(row.series));
+    this.newSeries = this.newSeries.filter((series) => !gone.has(series));
+    for (const series of folded) {
+      const other = this.#otherOf(series);
+      series.other = other;
+      for (const own of [series.minutes, series.hours]) {
+        for (const row of own.values()) {
+          const target = this.#rowOf(other, row.isHour ? other.hours : other.minutes, row.bucket);
+          this.#touch(target, row.batch);
+          target.merge(row);
+          this.rowCount--;
+        }
+        own.clear();
+      }
+      series.last = undefined;
+    }
+  }
+
+  #otherOf(series: Series): Series {
+    const key = new Int32Array(this.#keyWidth).fill(NULL_ID);
+    key[0] = this.#meters.indexOf(series.meter);
+    key[1] = series.tenantIndex;
+    const name = this.#interner.idOfText(OTHER);
+    for (let i = 0; i < series.values.length; i++) key[i + 2] = name;
+    const known = this.#table.find(key);
+    if (known !== undefined) {
+      known.isOther = true;
+      return known;
+    }
+    const values = series.values.map(() => OTHER);
+    const other = new Series(
+      series.meter,
+      { id: series.tenantId, index: series.tenantIndex },
+      groupKeyOf(series.tenantId, series.meter.meter.id, values),
+      values,
+    );
+    other.isOther = true;
+    this.#table.add(key, other);
+    this.newSeries.push(other);
+    return other;
   }
 
   /** Interned id of a dimension's text; once an event, however many meters group by it. */
@@ -294,10 +342,7 @@ export class Rollups {
         return;
       case 'UNIQUE_COUNT': {
         const member = this.#dimension(event, meter.valueSlot);
-        if (row.members === null) row.members = new Set();
-        if (row.members.has(member)) return;
-        row.members.add(member);
-        row.fresh.push(member);
+        row.addMember(member);
       }
     }
   }
@@ -318,9 +363,9 @@ export class Rollups {
     return Math.max(this.newAfter, this.#latestMinute);
   }
 
-  /** How much is in memory, in rows: distinct values count a sixteenth of a row. */
+  /** How much is in memory, in rows: distinct values count a sixteenth of a row, a group an eighth. */
   get weight(): number {
-    return this.rowCount + this.#interner.size / 16;
+    return this.rowCount + this.#interner.size / 16 + this.#table.all.length / 8;
   }
 
   /** Forgets everything that is stored; call only when no batch is in flight. What comes again is loaded again. */

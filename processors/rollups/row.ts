@@ -8,6 +8,8 @@ export class Series {
   readonly meter: CompiledMeter;
   /** the tenant's UUID, 16 bytes */
   readonly tenantId: Uint8Array;
+  /** the owner's number of the tenant */
+  readonly tenantIndex: number;
   /** 16 bytes */
   readonly groupKey: Uint8Array;
   /** in the order of the meter's groupBy */
@@ -18,12 +20,22 @@ export class Series {
   readonly minutes = new Map<number, Row>();
   /** by minutes since 1970 at the hour's start */
   readonly hours = new Map<number, Row>();
+  /** the group that is counted in its place: there are too many (see `CardinalityGuard`) */
+  other: Series | undefined;
+  /** it is that group */
+  isOther = false;
   /** the row of the last event: the next one is mostly in the same minute */
   last: Row | undefined;
 
-  constructor(meter: CompiledMeter, tenantId: Uint8Array, groupKey: Uint8Array, values: readonly (string | null)[]) {
+  constructor(
+    meter: CompiledMeter,
+    tenant: { id: Uint8Array; index: number },
+    groupKey: Uint8Array,
+    values: readonly (string | null)[],
+  ) {
     this.meter = meter;
-    this.tenantId = tenantId;
+    this.tenantId = tenant.id;
+    this.tenantIndex = tenant.index;
     this.groupKey = groupKey;
     this.values = values;
   }
@@ -105,6 +117,37 @@ export class Row {
   addChange(change: Decimal | ExactSum, offset: number): void {
     if (this.levels === null) this.levels = new Levels();
     this.levels.addChange(offset, change);
+  }
+
+  /** Adds what another row of the same meter has counted. */
+  merge(from: Row): void {
+    this.count += from.count;
+    if (from.sum !== null) this.addSum(from.sum);
+    if (from.min !== null && from.max !== null) this.addExtremes(from.min, from.max);
+    if (from.last !== null && from.lastKey !== null) this.addLast(from.last, from.lastAt, from.lastKey, 0);
+    if (from.bins !== null)
+      for (let i = 0; i < from.bins.length; i++)
+        this.addBin(from.bins.keys[i] as number, from.bins.counts[i] as number);
+    if (from.levels !== null) this.#mergeLevels(from.levels);
+    for (const member of from.members ?? []) this.addMember(member);
+  }
+
+  #mergeLevels(levels: Levels): void {
+    const isGauge = this.series.meter.meter.valueKind === 'gauge';
+    for (let i = 0; i < levels.length; i++) {
+      const value = levels.values[i] as ExactSum;
+      const offset = levels.offsets[i] as number;
+      if (isGauge) this.addReport(value, offset);
+      else this.addChange(value, offset);
+    }
+  }
+
+  /** An interned distinct value. */
+  addMember(member: number): void {
+    if (this.members === null) this.members = new Set();
+    if (this.members.has(member)) return;
+    this.members.add(member);
+    this.fresh.push(member);
   }
 
   addBin(bin: number, count: number): void {

@@ -88,6 +88,7 @@ export async function lockBackfill(
   shard: number,
   places: readonly Place[],
   meters: readonly Meter[],
+  groupsMax: number,
 ): Promise<Cut[]> {
   if (places.length === 0) return [];
   const { rows } = await client.query<{ meter_id: number; cut: number; twin: number | null; until: number }>(LOCK, [
@@ -96,7 +97,7 @@ export async function lockBackfill(
   ]);
   return rows.flatMap(({ meter_id: id, cut, twin, until }) => {
     const meter = meters.find((one) => one.id === id);
-    return meter === undefined || twin === null ? [] : [{ meter, shard, cut, twin, backfilledUntil: until }];
+    return meter === undefined || twin === null ? [] : [{ meter, shard, cut, twin, backfilledUntil: until, groupsMax }];
   });
 }
 

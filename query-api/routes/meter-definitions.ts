@@ -38,6 +38,11 @@ const NewMeter = Type.Object({
 });
 const ChangedMeter = Type.Partial(Type.Object({ ...Names, ...Definition }));
 
+const OVERFLOWS = `
+  SELECT o.meter_id, t.customer_id AS subject, sum(o.folded)::float8 AS folded, min(o.first_at) AS first_at, max(o.last_at) AS last_at
+  FROM meter_overflows AS o JOIN tenants AS t ON t.id = o.tenant_id
+  WHERE $1::uuid IS NULL OR o.tenant_id = $1 GROUP BY 1, 2 ORDER BY 1, 2 LIMIT 10000`;
+
 /** Meters: list, get, create, change, delete, in OpenMeter's v1 shape. */
 export const meterDefinitionRoutes: FastifyPluginAsync<QueryOptions> = async (app, options) => {
   const { pool, directory, catalogue, jobs } = options;
@@ -101,6 +106,25 @@ export const meterDefinitionRoutes: FastifyPluginAsync<QueryOptions> = async (ap
       await deleteMeter(pool, entry.key);
       catalogue.forget();
       return reply.code(204).send();
+    },
+  );
+
+  app.get(
+    '/api/v1/meter-overflows',
+    { schema: { tags: ['meters'], summary: 'Meters and tenants with more groups than METER_GROUPS_MAX' } },
+    async (request) => {
+      const principal = await request.authorize('read');
+      const { rows } = await pool.query<{ meter_id: number; [column: string]: unknown }>(OVERFLOWS, [
+        principal.tenant?.id ?? null,
+      ]);
+      const slugs = new Map<number, string>();
+      for (const { meter, next } of await catalogue.list())
+        for (const version of [meter, next]) if (version !== null) slugs.set(version.id, version.slug);
+      const data = rows.flatMap(({ meter_id: id, ...row }) => {
+        const meter = slugs.get(id);
+        return meter === undefined ? [] : [{ meter, ...row }];
+      });
+      return { data, next: null };
     },
   );
 

@@ -104,7 +104,13 @@ test('P3: a meter that is defined while events flow counts the past and the pres
   const start = () =>
     startProcessors(pool, log, { now: () => now, settings: { ...TEST_SETTINGS, batchEvents: 40, cacheRows: 200 } });
   let running = await start();
-  const job = createBackfillJob({ pool, engine: new NativeEngine(), topic: log.topic, waitMs: 20_000 });
+  const job = createBackfillJob({
+    pool,
+    engine: new NativeEngine(),
+    topic: log.topic,
+    groupsMax: 10_000,
+    waitMs: 20_000,
+  });
   let sent = 0;
   const send = async (count: number) => {
     for (const until = sent + count; sent < until; sent += 50)
@@ -145,14 +151,14 @@ test('P3: a changed meter answers by its old groups until the new ones know the 
     [before.id],
   );
   expect((await meterOf(pool, 'changing')).id).toBe(before.id);
-  await runInterrupted(createBackfillJob({ pool, engine: new NativeEngine(), topic: log.topic }));
+  await runInterrupted(createBackfillJob({ pool, engine: new NativeEngine(), topic: log.topic, groupsMax: 10_000 }));
   const after = await meterOf(pool, 'changing');
   expect(after.id).not.toBe(before.id);
   expect(after.groupBy).toEqual(['model']);
   // The retired version is counted no more, and its rows go when that is certain.
   await until(async () => {
     await pool.query(`UPDATE meter_versions SET retired_at = now() - interval '1 hour' WHERE id = $1`, [before.id]);
-    await runInterrupted(createBackfillJob({ pool, engine: new NativeEngine(), topic: log.topic }));
+    await runInterrupted(createBackfillJob({ pool, engine: new NativeEngine(), topic: log.topic, groupsMax: 10_000 }));
     const { rows } = await pool.query<{ n: number }>(
       'SELECT count(*)::int AS n FROM rollups_minute WHERE meter_id = $1',
       [before.id],

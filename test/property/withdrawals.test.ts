@@ -153,7 +153,7 @@ test('P2, P3, P4: voids and corrections in any order, with failures, restarts an
         later ??= await define('later');
         await running.stop();
         running = await start();
-        const job = createBackfillJob({ pool, engine: new NativeEngine(), topic: log.topic });
+        const job = createBackfillJob({ pool, engine: new NativeEngine(), topic: log.topic, groupsMax: 10_000 });
         const context = { id: '', params: {}, signal: new AbortController().signal, progress: async () => undefined };
         await job.run(context);
         await until(async () => {

@@ -38,6 +38,7 @@ export const TEST_SETTINGS: ProcessorSettings = {
   windowMs: 35 * 86_400_000,
   unknownTenants: 'create',
   meterRefreshMs: 20,
+  groupsMax: 10_000,
   refoldMs: 0,
 };
 
