@@ -6,6 +6,7 @@ import { demoCommand } from './demo/index.ts';
 import { doctorCommand } from './doctor.ts';
 import { importCommand } from './import/index.ts';
 import { migrateCommand } from './migrate.ts';
+import { shardCommands } from './shards.ts';
 import { startCommand } from './start.ts';
 import { tenantCommands } from './tenants/index.ts';
 
@@ -17,6 +18,7 @@ importCommand(program);
 doctorCommand(program);
 demoCommand(program);
 migrateCommand(program);
+shardCommands(program);
 planCommands(program);
 statementCommands(program);
 archiveCommands(program);

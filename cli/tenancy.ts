@@ -6,9 +6,12 @@ import { connect, type ObjectStore, openBetterStack, openMailer } from '../sinks
 import {
   createHeartbeatJob,
   createPurgeJob,
+  type MoveDeps,
+  moveTenant,
   openSecretBox,
   openShardDatabases,
   Provisioner,
+  pickShard,
   poolsForProvisioning,
   prepareDatabase,
   provisioningSteps,
@@ -18,7 +21,7 @@ import {
 } from '../tenants/index.ts';
 import { secretKeyOf } from './data-folder.ts';
 import { faultFrom } from './fault.ts';
-import { migrationsOf, openPools } from './tenant-pools.ts';
+import { migrationsOf, openPools, prepareShard } from './tenant-pools.ts';
 
 /** Seconds between two heartbeats of a tenant, and how late one may be. */
 const HEARTBEAT = { period: 60, grace: 180 };
@@ -71,6 +74,7 @@ export async function openTenancy(deps: {
           ...HEARTBEAT,
         };
   const { migrations, runOptions } = migrationsOf({ pool, shards, pools, settings });
+  const moves: MoveDeps = { pool, shards, pools, migrations, urlOf };
   const fault = faultFrom(deps.env.TIDEMARK_TEST_KILL_AT);
   const provisioner = new Provisioner({
     pool,
@@ -81,6 +85,7 @@ export async function openTenancy(deps: {
       heartbeats,
       addressOf,
       migrations: migrations.migrations,
+      placement: { pick: () => pickShard(pool), move: (tenantId, shard) => moveTenant(moves, tenantId, shard) },
     }),
     atOnce: settings.PROVISIONING_AT_ONCE,
     logger,
@@ -102,6 +107,9 @@ export async function openTenancy(deps: {
     addressOf,
     closePool,
     pools,
+    shards,
+    addShard: (shard) => prepareShard({ pool, secrets, tls: settings.DATABASE_TLS }, shard),
+    moves,
     migrations,
     runOptions,
   };

@@ -3,15 +3,21 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { BUILTIN_METERS } from '../metering/index.ts';
-import type { Job, Settings } from '../schemas/index.ts';
+import { type Job, type Settings, TidemarkError } from '../schemas/index.ts';
+import { connect, migrate, secureUrl } from '../sinks/index.ts';
 import {
+  addShard,
   createHealthJob,
   createMigrationJob,
+  createMoveJob,
   fitBudget,
   type MigrationDeps,
+  type NewShard,
   openTenantPools,
+  prepareDatabase,
   type RunOptions,
   readTenantMigrations,
+  type SecretBox,
   type ShardDatabases,
   type Tenancy,
   type TenantPools,
@@ -89,6 +95,24 @@ export function migrationsOf(deps: { pool: Pool; shards: ShardDatabases; pools: 
   };
 }
 
+/** Makes a database ready for tenants, and a shard of it. @throws TidemarkError `invalid_parameter` when it can't be reached */
+export async function prepareShard(
+  deps: { pool: Pool; secrets: SecretBox; tls: Settings['DATABASE_TLS'] },
+  shard: NewShard,
+): Promise<void> {
+  const databaseUrl = secureUrl(shard.databaseUrl, deps.tls);
+  const database = connect(databaseUrl, { max: 1, name: 'tidemark-shard' });
+  try {
+    await migrate(database);
+    await prepareDatabase(database);
+  } catch (cause) {
+    throw new TidemarkError('invalid_parameter', 'the database of the shard can not be prepared', { cause });
+  } finally {
+    await database.end();
+  }
+  await addShard(deps.pool, deps.secrets, { ...shard, databaseUrl });
+}
+
 /** Jobs of the control plane. @throws Error when a built-in meter is missing */
 export function tenantJobs(tenancy: Tenancy, settings: Settings, logger: Logger): Job[] {
   const idOf = (slug: string): number => {
@@ -109,5 +133,5 @@ export function tenantJobs(tenancy: Tenancy, settings: Settings, logger: Logger)
         : logger.info({ tenant_id: tenantId, ...finding }, 'a note on a tenant’s schema'),
     now: Date.now,
   });
-  return [createMigrationJob(tenancy.migrations), health];
+  return [createMigrationJob(tenancy.migrations), createMoveJob(tenancy.moves), health];
 }

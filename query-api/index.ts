@@ -17,6 +17,7 @@ import { provisioningRoutes } from './routes/provisioning.ts';
 import { ratingRoutes } from './routes/rating.ts';
 import { requestRoutes } from './routes/requests.ts';
 import { schemaHealthRoutes } from './routes/schema-health.ts';
+import { shardRoutes } from './routes/shards.ts';
 import { statementRoutes } from './routes/statements.ts';
 import { subjectRoutes } from './routes/subjects.ts';
 import { subscriptionRoutes } from './routes/subscriptions.ts';
@@ -44,6 +45,7 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(poolRoutes, options);
   await app.register(lifecycleRoutes, options);
   await app.register(schemaHealthRoutes, options);
+  await app.register(shardRoutes, options);
   await app.register(ratingRoutes);
   await app.register(planRoutes, options);
   await app.register(subscriptionRoutes, options);

@@ -165,6 +165,8 @@ export const ERRORS = {
     'Unhealthy after the migration',
     'The tenant was taken back; mend the migration.',
   ),
+  already_there: kind(409, false, 'Already there', 'The tenant lives on that shard.'),
+  elsewhere: kind(409, false, 'The tenant lives on another shard', 'Move it to the shard main first.'),
   nothing_to_migrate: kind(409, false, 'Nothing to migrate', 'GET /api/v1/migrations shows what is applied.'),
   pool_timeout: kind(503, true, 'No connection came free', 'All connections of this tenant are in use: try again.'),
   pool_queue_full: kind(503, true, 'Too many wait for a connection', 'Slow down, then send the same request again.'),

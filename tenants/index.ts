@@ -43,6 +43,7 @@ export { createMoveJob, MOVE_JOB, type MoveDeps, type Moved, moveTenant } from '
 export {
   addShard,
   listShards,
+  type NewShard,
   openShardDatabases,
   pickShard,
   type Shard,

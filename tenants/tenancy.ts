@@ -2,6 +2,8 @@ import type { Pool } from 'pg';
 import type { TenantPools } from './pools/index.ts';
 import type { Provisioner } from './provisioning/provisioner.ts';
 import type { SecretBox } from './secrets/cipher.ts';
+import type { MoveDeps } from './shards/move-tenant.ts';
+import type { NewShard, ShardDatabases } from './shards/shards.ts';
 import type { MigrationDeps, RunOptions } from './tenant-migrations/index.ts';
 
 /** The control plane, as routes and jobs use it. */
@@ -20,6 +22,10 @@ export interface Tenancy {
   urlOf(tenantId: string): Promise<string>;
   /** connections of all tenants under one budget */
   pools: TenantPools;
+  shards: ShardDatabases;
+  /** prepares a shard's database, and writes the shard down */
+  addShard(shard: NewShard): Promise<void>;
+  moves: MoveDeps;
   migrations: MigrationDeps;
   /** what a migration run does unless it is asked for otherwise */
   runOptions: RunOptions;

@@ -4,6 +4,7 @@ import { pipeline } from 'node:stream/promises';
 import type { Command } from 'commander';
 import { askServer } from '../api-client.ts';
 import { table } from '../demo/table.ts';
+import { moveCommand } from '../shards.ts';
 import { backupCommands } from './backups.ts';
 import { createCommand } from './create.ts';
 import { askTenant, type Flags, print, printJson, withReason } from './flags.ts';
@@ -20,6 +21,7 @@ interface TenantRow {
 export function tenantCommands(program: Command): void {
   const tenants = program.command('tenants').description('Create, change, export, back up and delete tenants');
   createCommand(tenants);
+  moveCommand(tenants);
 
   withReason(tenants.command('list').description('All tenants')).action(async (flags: Flags) => {
     const rows: TenantRow[] = [];

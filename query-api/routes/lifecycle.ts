@@ -58,6 +58,10 @@ export const lifecycleRoutes: FastifyPluginAsync<QueryOptions> = async (
     directory.forget();
     const tenant = await directory.find(request.params.ref);
     if (tenant === undefined) throw new TidemarkError('not_found', `there is no tenant ${request.params.ref}`);
+    // Its roles and rows are changed where the control plane's transactions are.
+    const shard =
+      request.method === 'GET' && !request.url.includes('/export') ? 'main' : await tenancy.shards.shardOf(tenant.id);
+    if (shard !== 'main') throw new TidemarkError('elsewhere', `the tenant lives on shard ${shard}`);
     return tenant;
   }
   /** Seen at once by this process; others see it within their caches' 10 seconds. */

@@ -8,6 +8,7 @@ import { demoDataStep } from './steps/demo-data.ts';
 import { keysStep } from './steps/keys.ts';
 import { migrationsStep } from './steps/migrations.ts';
 import { type HeartbeatDeps, monitoringStep } from './steps/monitoring.ts';
+import { type PlacementPort, placementStep } from './steps/placement.ts';
 import { poolStep, type TenantPoolPort } from './steps/pool.ts';
 import { schemaStep } from './steps/schema.ts';
 import { tenantRecordStep } from './steps/tenant-record.ts';
@@ -18,6 +19,7 @@ export interface StepDeps {
   pools: TenantPoolPort;
   /** of tenants' schemas, in order */
   migrations(): readonly TenantMigration[];
+  placement: PlacementPort;
   mailer: Mailer;
   /** undefined: no outside service watches */
   heartbeats: HeartbeatDeps | undefined;
@@ -34,6 +36,7 @@ export function provisioningSteps(deps: StepDeps): ProvisioningStep[] {
     configurationStep(),
     monitoringStep(deps),
     demoDataStep(),
+    placementStep(deps),
     keysStep(),
     welcomeEmailStep(deps),
   ];

@@ -56,7 +56,7 @@ const OPEN_RUN = `SELECT FROM migration_runs WHERE status IN ('running', 'paused
 
 /**
  * Moves a tenant, or goes on with a move that was cut off.
- * @throws TidemarkError `conflict` when it lives there already, is on its way elsewhere, or a migration is under way
+ * @throws TidemarkError `already_there`; `conflict` when it is on its way elsewhere, or a migration is under way
  */
 export async function moveTenant(deps: MoveDeps, tenantId: string, to: string): Promise<Moved> {
   await deps.shards.byName(to);
@@ -64,7 +64,7 @@ export async function moveTenant(deps: MoveDeps, tenantId: string, to: string): 
   if (migrating !== 0) throw new TidemarkError('conflict', 'a migration is under way');
   await deps.pool.query(BEGIN, [tenantId, to]);
   const move = (await deps.pool.query<Move>(FIND, [tenantId])).rows[0];
-  if (move === undefined) throw new TidemarkError('conflict', `the tenant lives on shard ${to} already`);
+  if (move === undefined) throw new TidemarkError('already_there', `the tenant lives on shard ${to} already`);
   if (move.to !== to) throw new TidemarkError('conflict', `the tenant is on its way to shard ${move.to}`);
   let copied = { tables: 0, rows: 0 };
   if (move.step === 'close' || move.step === 'copy')

@@ -30,12 +30,16 @@ export async function pickShard(pool: Pool): Promise<string> {
   return open.toSorted((a, b) => room(b) - room(a))[0]?.id ?? 'main';
 }
 
+export interface NewShard {
+  id: string;
+  /** of an administrator */
+  databaseUrl: string;
+  topic: string;
+  capacity: number;
+}
+
 /** @throws TidemarkError `conflict` when there is one of that name */
-export async function addShard(
-  pool: Pool,
-  secrets: SecretBox,
-  shard: { id: string; databaseUrl: string; topic: string; capacity: number },
-): Promise<void> {
+export async function addShard(pool: Pool, secrets: SecretBox, shard: NewShard): Promise<void> {
   const { rowCount } = await pool.query(
     'INSERT INTO shards (id, database, topic, capacity) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING',
     [shard.id, secrets.seal(shard.databaseUrl, `shards/${shard.id}`), shard.topic, shard.capacity],

@@ -48,6 +48,7 @@ const STEPS = [
   'configuration',
   'monitoring',
   'demo_data',
+  'placement',
   'keys_and_subdomain',
   'welcome_email',
 ];

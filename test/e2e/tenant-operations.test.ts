@@ -4,14 +4,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { ADMIN_KEY, TestServer, until } from '../support/server.ts';
 
 const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url));
 const server = new TestServer();
 const folder = mkdtempSync(join(tmpdir(), 'tidemark-migrations-'));
 let tenantKey = '';
+let second: TestDatabase;
 
 beforeAll(async () => {
+  second = await createTestDatabase();
   chmodSync(folder, 0o755);
   await server.start({ TENANT_MIGRATIONS: folder, PROVISIONING_WAIT_MS: '30000' });
   for (const slug of ['one', 'two', 'three']) {
@@ -27,6 +30,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await server.dispose();
+  await second.drop();
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -114,6 +118,30 @@ test('the health of schemas is asked by route; a tenant sees its own alone', asy
   const own = { headers: { authorization: `Bearer ${tenantKey}` } };
   expect((await server.request('/api/v1/health/schemas', own)).status).toBe(200);
   expect((await server.request('/api/v1/health/schemas?tenant=one', own)).status).toBe(404);
+});
+
+test('a shard is added, a new tenant goes there, and comes home from the terminal', async () => {
+  const added = await post('/api/v1/shards', {
+    id: 'east',
+    database_url: second.url,
+    topic: 'events-east',
+    capacity: 10_000,
+  });
+  expect(added.status).toBe(201);
+  expect(await added.text()).not.toContain('postgres');
+  const created = await post('/api/v1/tenants', { slug: 'far', name: 'far', demo_data: true });
+  expect(created.status).toBe(201);
+  expect((await tidemark('shards', 'list')).output).toMatch(/east .*1 of 10000/);
+  const { rows } = await second.pool.query(`SELECT nspname FROM pg_namespace WHERE nspname ~ '^tenant_'`);
+  expect(rows).toHaveLength(1);
+  expect(await (await post('/api/v1/tenants/far/suspend')).json()).toMatchObject({ code: 'elsewhere', status: 409 });
+  const moved = await tidemark('tenants', 'move', 'far', '--to', 'main');
+  expect(moved).toMatchObject({ code: 0, output: expect.stringMatching(/far: east → main, \d+ rows/) });
+  expect((await post('/api/v1/tenants/far/suspend')).status).toBe(200);
+  expect(await (await post('/api/v1/tenants/far/move', { shard: 'main' })).json()).toMatchObject({
+    code: 'already_there',
+  });
+  expect(await (await post('/api/v1/tenants/far/move', { shard: 'west' })).json()).toMatchObject({ code: 'not_found' });
 });
 
 test('P6: bad input is answered with its catalogue error', async () => {

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { openBetterStack } from '../../sinks/index.ts';
 import type { ProvisioningStep } from '../../tenants/index.ts';
 import { schemaOf } from '../../tenants/index.ts';
 import { startHeartbeatServer } from '../support/heartbeat-server.ts';
-import { openBetterStack } from '../../sinks/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { until } from '../support/server.ts';
 import { addUsage, loginAs, openTestTenancy } from '../support/tenants.ts';

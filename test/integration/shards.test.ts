@@ -105,7 +105,7 @@ test('P10: a tenant moves with its rows, roles and migrations; nothing is left b
   ]);
   expect(await asTenant(`DELETE FROM agents WHERE name = 'new' RETURNING name`)).toEqual([{ name: 'new' }]);
   expect(await Promise.all(ids.slice(1).map((id) => readStructure(main.pool, schemaOf(id))))).toEqual(others);
-  await expect(move('east')).rejects.toMatchObject({ code: 'conflict' });
+  await expect(move('east')).rejects.toMatchObject({ code: 'already_there' });
   await expect(move('nowhere')).rejects.toMatchObject({ code: 'not_found' });
   await move('main');
   expect(await fingerprint()).toBe(before);

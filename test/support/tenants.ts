@@ -5,9 +5,9 @@ import type { Mailer } from '../../sinks/index.ts';
 import { withTransaction } from '../../sinks/index.ts';
 import {
   openSecretBox,
-  prepareDatabase,
   Provisioner,
   type ProvisionerDeps,
+  prepareDatabase,
   provisioningSteps,
   readTenantMigrations,
   type StepDeps,
@@ -30,6 +30,7 @@ export async function openTestTenancy(
     secrets,
     pools: { open: async (id) => (await loginAs(await urlOf(id))).end(), close: async () => undefined },
     migrations: readTenantMigrations,
+    placement: { pick: async () => 'main', move: async () => undefined },
     mailer: nowhere,
     heartbeats: undefined,
     addressOf: () => undefined,
