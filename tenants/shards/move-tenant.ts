@@ -60,10 +60,15 @@ const OPEN_RUN = `SELECT FROM migration_runs WHERE status IN ('running', 'paused
  */
 export async function moveTenant(deps: MoveDeps, tenantId: string, to: string): Promise<Moved> {
   await deps.shards.byName(to);
-  const { rowCount: migrating } = await deps.pool.query(OPEN_RUN);
-  if (migrating !== 0) throw new TidemarkError('conflict', 'a migration is under way');
-  await deps.pool.query(BEGIN, [tenantId, to]);
-  const move = (await deps.pool.query<Move>(FIND, [tenantId])).rows[0];
+  const find = async () => (await deps.pool.query<Move>(FIND, [tenantId])).rows[0];
+  if ((await find()) === undefined) {
+    if ((await deps.shards.shardOf(tenantId)) === to)
+      throw new TidemarkError('already_there', `the tenant lives on shard ${to} already`);
+    const { rowCount: migrating } = await deps.pool.query(OPEN_RUN);
+    if (migrating !== 0) throw new TidemarkError('conflict', 'a migration is under way');
+    await deps.pool.query(BEGIN, [tenantId, to]);
+  }
+  const move = await find();
   if (move === undefined) throw new TidemarkError('already_there', `the tenant lives on shard ${to} already`);
   if (move.to !== to) throw new TidemarkError('conflict', `the tenant is on its way to shard ${move.to}`);
   let copied = { tables: 0, rows: 0 };
