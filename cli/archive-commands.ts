@@ -1,9 +1,9 @@
 /** `tidemark archive …`: what a running server's archive routes do, in a terminal. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
-import type { JobRun } from '../schemas/index.ts';
+import type { Check, JobRun } from '../schemas/index.ts';
 import { RESTORE_SPEEDS } from '../sinks/index.ts';
-import type { ArchivedDay } from '../tiering/index.ts';
+import type { ArchivedDay, CostView } from '../tiering/index.ts';
 import { askServer, type ServerFlags, withServer } from './api-client.ts';
 import { table } from './demo/table.ts';
 
@@ -57,6 +57,40 @@ export function archiveCommands(program: Command): void {
       ).json()) as ArchivedDay;
       process.stdout.write(`${answer.day}: ${answer.tier}\n`);
     });
+  withServer(archive.command('cost').description('Bytes and monthly price by tier and tenant')).action(
+    async (flags: ServerFlags) => {
+      const view = (await (await askServer(flags, '/api/v1/archives/cost')).json()) as CostView;
+      const tiers = view.tiers.map((one) => [one.tier, String(one.rows), String(one.bytes), one.cost]);
+      const tenants = view.tenants.map((one) => [one.customer_id, String(one.rows), String(one.bytes), one.cost]);
+      process.stdout.write(
+        `${table(['tier', 'rows', 'bytes', `${view.currency} a month`], tiers)}\n\n${table(['tenant (archive)', 'rows', 'bytes', `${view.currency} a month`], tenants)}\n\nTotal ${view.total} ${view.currency} a month${view.if_all_hot === null ? '' : `; ${view.if_all_hot} if all of it were in the database`}\n`,
+      );
+    },
+  );
+  withServer(archive.command('lifecycle').description('Lifecycle rules of the store; exit 1 where they are not as set'))
+    .option('--apply', 'put the rules of the settings on the store')
+    .action(async ({ apply, ...flags }: ServerFlags & { apply?: true }) => {
+      const init = apply ? { method: 'PUT', body: {} } : {};
+      const answer = (await (await askServer(flags, '/api/v1/archives/lifecycle', init)).json()) as { checks: Check[] };
+      process.stdout.write(`${JSON.stringify(answer, null, 2)}\n`);
+      if (answer.checks.some((one) => !one.ok)) process.exitCode = 1;
+    });
+  withServer(archive.command('hold <tenant>').description('Legal hold: days with events of the tenant do not expire'))
+    .option('--reason <text>', 'why')
+    .option('--release', 'end it')
+    .action(
+      async (tenant: string, { reason, release, ...flags }: ServerFlags & { reason?: string; release?: true }) => {
+        const path = `/api/v1/archives/holds/${encodeURIComponent(tenant)}`;
+        const init = release ? { method: 'DELETE' } : { method: 'PUT', body: { reason: reason ?? 'not given' } };
+        process.stdout.write(`${await (await askServer(flags, path, init)).text()}\n`);
+      },
+    );
+  withServer(archive.command('erase <tenant>').description('Forget a tenant, or one of its users, everywhere'))
+    .option('--user <user_id>', 'only this user')
+    .requiredOption('--reason <text>', 'kept in the audit row')
+    .action(async (tenant: string, { user, reason, ...flags }: ServerFlags & { user?: string; reason: string }) =>
+      followJob(flags, '/api/v1/archives/erase', { tenant, reason, ...(user === undefined ? {} : { user_id: user }) }),
+    );
 }
 
 /** Starts a job and waits for its end; progress goes to stderr, the result to stdout. */

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Settings } from '../schemas/index.ts';
 import { connect, type StorageEngine } from '../sinks/index.ts';
-import type { TieringDeps } from '../tiering/index.ts';
+import type { LifecycleSettings, TieringDeps } from '../tiering/index.ts';
 import { faultFrom } from './fault.ts';
 import { openObjectStore } from './objects.ts';
 
@@ -48,13 +48,15 @@ export async function openTiering({
       zstdLevel: settings.ARCHIVE_ZSTD_LEVEL,
       cacheBytes: settings.ARCHIVE_CACHE_MB * 1e6,
       leaseMs: 120_000,
-      lifecycle: {
-        infrequentDays: settings.ARCHIVE_IA_DAYS,
-        glacierDays: settings.ARCHIVE_GLACIER_DAYS,
-        expireDays: settings.ARCHIVE_EXPIRE_DAYS,
-      },
+      lifecycle: lifecycleOf(settings),
     },
     // Processors have steps of the same names.
     ...(fault === undefined ? {} : { fault: (step) => fault(`archive-${step}`) }),
   };
 }
+
+export const lifecycleOf = (settings: Settings): LifecycleSettings => ({
+  infrequentDays: settings.ARCHIVE_IA_DAYS,
+  glacierDays: settings.ARCHIVE_GLACIER_DAYS,
+  expireDays: settings.ARCHIVE_EXPIRE_DAYS,
+});

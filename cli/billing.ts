@@ -1,18 +1,21 @@
 /** Billing, put together: what it reads meters and raw events with, and its jobs. */
 import type { Pool } from 'pg';
-import { budgetJob, closeJob, deliverJob, readDatabaseEvents } from '../billing/index.ts';
+import { budgetJob, closeJob, deliverJob, fromJson } from '../billing/index.ts';
 import type { BillingOptions } from '../query-api/index.ts';
 import { type Job, type MeterCatalogue, type Settings, TidemarkError } from '../schemas/index.ts';
 import { readMeterUsage } from '../sinks/index.ts';
+import { type ArchiveReader, readRawEvents } from '../tiering/index.ts';
 
 const HOUR_MS = 3_600_000;
 
 export function createBilling({
   pool,
+  archive,
   catalogue,
   settings,
 }: {
   pool: Pool;
+  archive: ArchiveReader;
   catalogue: MeterCatalogue;
   settings: Settings;
 }): { options: BillingOptions; jobs: Job[] } {
@@ -26,7 +29,9 @@ export function createBilling({
       return entry.meter;
     },
     readUsage: readMeterUsage,
-    readRawEvents: readDatabaseEvents(pool),
+    readRawEvents: async function* (query) {
+      for await (const rows of readRawEvents(pool, archive, query)) for (const row of rows) yield fromJson(row);
+    },
     adjustWithinMs: settings.BILLING_ADJUST_DAYS * 24 * HOUR_MS,
     graceMs: settings.BILLING_GRACE_HOURS * HOUR_MS,
   };

@@ -5,7 +5,9 @@ import type { Command } from 'commander';
 import type { Logger } from 'pino';
 import { type Check, readSettings, type Settings, TidemarkError } from '../schemas/index.ts';
 import { checkDatabase, connect, startEmbeddedPostgres } from '../sinks/index.ts';
+import { checkLifecycle } from '../tiering/index.ts';
 import { checkLog } from './log.ts';
+import { lifecycleOf } from './archive.ts';
 import { createLogger } from './logger.ts';
 import { openObjectStore } from './objects.ts';
 import { definedOf } from './start.ts';
@@ -107,8 +109,13 @@ async function objects({ settings, folder }: DoctorContext): Promise<Check[]> {
   const name = 'object store';
   if (settings.S3_BUCKET === undefined) return [{ name, ok: true, detail: `the folder ${join(folder, 'objects')}` }];
   const store = await openObjectStore(settings, folder);
-  for await (const _ of store.list('')) break;
-  return [{ name, ok: true, detail: `bucket ${settings.S3_BUCKET} answers` }];
+  try {
+    for await (const _ of store.list('')) break;
+    const lifecycle = await checkLifecycle({ store, settings: { lifecycle: lifecycleOf(settings) } });
+    return [{ name, ok: true, detail: `bucket ${settings.S3_BUCKET} answers` }, ...lifecycle];
+  } finally {
+    store.close();
+  }
 }
 
 const reasonOf = (error: unknown): string =>

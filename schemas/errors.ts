@@ -249,12 +249,6 @@ export const ERRORS = {
   ),
   archive_unavailable: kind(503, true, 'Object store unavailable', 'Nothing was changed: try again.'),
   archive_busy: kind(409, true, 'The day is being worked on', 'Another archiver has it: try again later.'),
-  minutes_archived: kind(
-    400,
-    false,
-    'Minutes of these days have gone',
-    'Beyond the hot days there are whole UTC hours: take a windowSize of HOUR or more and boundaries at full hours.',
-  ),
 
   // Operators
   invalid_setting: kind(500, false, 'Invalid setting', 'See the settings table in the manual.'),

@@ -2,6 +2,7 @@ import { Type } from 'typebox';
 import { type Job, TidemarkError } from '../schemas/index.ts';
 import { runArchive } from './archive/run.ts';
 import { type Day, isDay } from './layout.ts';
+import { eraseEvents } from './operations/erase.ts';
 import type { TieringDeps } from './ports.ts';
 import { verifyArchive } from './verify.ts';
 
@@ -48,6 +49,24 @@ export function createTieringJobs(deps: TieringDeps): Job[] {
         if (result.damaged.length > 0)
           throw new TidemarkError('archive_damaged', `${result.damaged.length} objects: ${result.damaged.join('; ')}`);
         return result;
+      },
+    },
+    {
+      name: 'archive-erase',
+      params: Type.Object({
+        tenant_id: Type.String(),
+        user_id: Type.Union([Type.String(), Type.Null()]),
+        reason: Type.String(),
+        by: Type.String(),
+      }),
+      run: (context) => {
+        const { tenant_id, user_id, reason, by } = context.params;
+        return eraseEvents(deps, context, {
+          tenantId: String(tenant_id),
+          userId: typeof user_id === 'string' ? user_id : null,
+          reason: String(reason),
+          by: String(by),
+        });
       },
     },
   ];

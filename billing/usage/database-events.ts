@@ -54,6 +54,21 @@ function toEvent({ at, key, type, data, ...columns }: Row): RawEvent {
   return { timestamp: at, key, type, attributes };
 }
 
+/** A raw event of which all attributes stand in one JSON text: the archive's. */
+export function fromJson(
+  event: Omit<RawEvent, 'attributes'> & {
+    user_id: string | null;
+    request_id: string | null;
+    data: string;
+  },
+): RawEvent {
+  const { timestamp, key, type, user_id, request_id, data } = event;
+  const attributes = new Map<string, string>();
+  for (const [name, value] of Object.entries({ user_id, request_id })) if (value !== null) attributes.set(name, value);
+  flatten(JSON.parse(data, keepSource), '', attributes);
+  return { timestamp, key, type, attributes };
+}
+
 /** A number as the text it has, so that no digit is lost. */
 class Literal {
   text: string;

@@ -1,9 +1,20 @@
 import type { FastifyPluginAsync } from 'fastify';
-import { Type } from 'typebox';
+import { type Static, Type } from 'typebox';
 import { Value } from 'typebox/value';
-import { TidemarkError } from '../../schemas/index.ts';
+import { type Tenant, TidemarkError } from '../../schemas/index.ts';
 import { RESTORE_SPEEDS } from '../../sinks/index.ts';
-import { listDays, requireDay, requireRange, restoreDay } from '../../tiering/index.ts';
+import {
+  applyLifecycle,
+  checkLifecycle,
+  costView,
+  holdTenant,
+  listDays,
+  listHolds,
+  releaseTenant,
+  requireDay,
+  requireRange,
+  restoreDay,
+} from '../../tiering/index.ts';
 import { requirePlatform } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
@@ -17,8 +28,15 @@ const Restore = Type.Object({
   speed: Type.Optional(Type.Union(RESTORE_SPEEDS.map((speed) => Type.Literal(speed)))),
 });
 
+const Hold = Type.Object({ reason: Type.String({ minLength: 1, maxLength: 1000 }) });
+const Erase = Type.Object({
+  tenant: Type.String({ minLength: 1, description: 'id, slug or customer_id' }),
+  user_id: Type.Optional(Type.String({ minLength: 1, maxLength: 256, description: 'absent: the tenant as a whole' })),
+  reason: Type.String({ minLength: 1, maxLength: 1000 }),
+});
+
 /** The archive: what is in it, archiving, verifying and restoring. All of it is the platform's. */
-export const archiveRoutes: FastifyPluginAsync<QueryOptions> = async (app, { tiering, jobs }) => {
+export const archiveRoutes: FastifyPluginAsync<QueryOptions> = async (app, { tiering, jobs, directory }) => {
   app.get(
     '/api/v1/archives',
     { schema: { tags, summary: 'Days in the archive, newest first, and where their files are', querystring: Range } },
@@ -59,10 +77,89 @@ export const archiveRoutes: FastifyPluginAsync<QueryOptions> = async (app, { tie
       return reply.code(202).send(await restoreDay(tiering, requireDay('day', day), { days, speed }));
     },
   );
+
+  app.get(
+    '/api/v1/archives/cost',
+    { schema: { tags, summary: 'Bytes and monthly price by tier and tenant' } },
+    async (request) => {
+      requirePlatform(await request.authorize('read'));
+      return costView(tiering);
+    },
+  );
+
+  app.get(
+    '/api/v1/archives/lifecycle',
+    { schema: { tags, summary: 'The lifecycle rules that the store has, and whether they are those of the settings' } },
+    async (request) => {
+      requirePlatform(await request.authorize('read'));
+      return { rules: await tiering.store.lifecycle(), checks: await checkLifecycle(tiering) };
+    },
+  );
+
+  app.put(
+    '/api/v1/archives/lifecycle',
+    { schema: { tags, summary: "Put the settings' lifecycle rules on the store; rules of others stay" } },
+    async (request) => {
+      requirePlatform(await request.authorize('admin'));
+      return { rules: await applyLifecycle(tiering), checks: await checkLifecycle(tiering) };
+    },
+  );
+
+  app.get(
+    '/api/v1/archives/holds',
+    { schema: { tags, summary: 'Tenants under legal hold: their archive does not expire' } },
+    async (request) => {
+      requirePlatform(await request.authorize('read'));
+      return { data: await listHolds(tiering.pool), next: null };
+    },
+  );
+
+  app.put(
+    '/api/v1/archives/holds/:tenant',
+    { schema: { tags, summary: 'Put a tenant under legal hold', body: Hold } },
+    async (request) => {
+      requirePlatform(await request.authorize('admin'));
+      const { id } = await tenantOf((request.params as { tenant: string }).tenant);
+      const { reason } = request.body as Static<typeof Hold>;
+      return { tenant_id: id, days: await holdTenant(tiering, id, reason) };
+    },
+  );
+
+  app.delete('/api/v1/archives/holds/:tenant', { schema: { tags, summary: 'End a legal hold' } }, async (request) => {
+    requirePlatform(await request.authorize('admin'));
+    const { id } = await tenantOf((request.params as { tenant: string }).tenant);
+    return { tenant_id: id, days: await releaseTenant(tiering, id) };
+  });
+
+  app.post(
+    '/api/v1/archives/erase',
+    {
+      schema: {
+        tags,
+        summary: 'Forget a tenant, or one of its users: database, archive, names in rollups',
+        body: Erase,
+      },
+    },
+    async (request, reply) => {
+      const principal = await request.authorize('admin');
+      requirePlatform(principal);
+      const { tenant, user_id = null, reason } = request.body as Static<typeof Erase>;
+      const { id } = await tenantOf(tenant);
+      if (user_id?.includes('\0')) throw new TidemarkError('invalid_parameter', 'no user_id has a NUL');
+      const params = { tenant_id: id, user_id, reason, by: principal.keyId };
+      return reply.code(202).send({ job: (await jobs.request('archive-erase', params)).id });
+    },
+  );
+
+  async function tenantOf(reference: string): Promise<Tenant> {
+    const tenant = await directory.find(reference);
+    if (tenant === undefined) throw new TidemarkError('not_found', `there is no tenant ${reference}`);
+    return tenant;
+  }
 };
 
 /** The body may be left out. */
-function parseRestore(body: unknown): Type.Static<typeof Restore> {
+function parseRestore(body: unknown): Static<typeof Restore> {
   if (body === undefined || body === null) return {};
   if (!Value.Check(Restore, body))
     throw new TidemarkError('invalid_body', `days is 1 to 365, speed one of ${RESTORE_SPEEDS.join(', ')}`);

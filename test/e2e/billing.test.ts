@@ -256,3 +256,16 @@ test('tidemark plans and statements say the same in a terminal; replay ends with
   expect(JSON.parse((await tidemark('statements', 'close')).stdout)).toMatchObject({ statements: 0 });
   await expect(tidemark('plans', 'show', 'nope')).rejects.toThrow(/no plan/);
 });
+
+test('P8: a statement whose days have left the database is recomputed from the archive, byte for byte', async () => {
+  const before = new Date(today + DAY).toISOString().slice(0, 10);
+  const { body } = await call('POST', '/api/v1/archives/run', { before });
+  const run = await until(async () => {
+    const { status, result } = (await call('GET', `/api/v1/jobs/${body.job}`)).body;
+    return status === 'succeeded' ? (result as { rows: number }) : undefined;
+  });
+  expect(run.rows).toBeGreaterThanOrEqual(4);
+  const [closed] = (await call('GET', '/api/v1/statements?tenant=acme')).body.data ?? [];
+  const replay = await call('POST', `/api/v1/statements/${closed?.number}/replay`);
+  expect(replay.body).toMatchObject({ identical: true });
+});

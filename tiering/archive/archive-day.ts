@@ -21,6 +21,7 @@ import {
   type SignedManifest,
   sign,
 } from '../manifest.ts';
+import { isHeld } from '../operations/holds.ts';
 import type { Progress, TieringDeps } from '../ports.ts';
 import { type DayRow, renewDay, type StoredManifest, setCurrent, setPending, setVerified } from './day-state.ts';
 import { fetchFile } from './fetch-file.ts';
@@ -60,6 +61,7 @@ export async function archiveDay(deps: TieringDeps, claimed: DayRow, run: Progre
         positions: plan.positions,
       }),
     );
+    await tagHeld(deps, stored.manifest);
     deps.fault?.('manifest-stored');
     row = await setPending(deps.pool, row, stored);
     deps.fault?.('written');
@@ -68,6 +70,13 @@ export async function archiveDay(deps: TieringDeps, claimed: DayRow, run: Progre
     deps.fault?.('verified');
     return row;
   });
+}
+
+/** A day with events of a tenant under legal hold does not expire. */
+async function tagHeld({ pool, store }: TieringDeps, manifest: Manifest): Promise<void> {
+  if (!(await isHeld(pool, Object.keys(manifest.tenants)))) return;
+  for (const { key } of manifest.files) await store.tag(key, tagsOf('part', true));
+  await store.tag(manifestKey(manifest.day), tagsOf('manifest', true));
 }
 
 /** Files that fail are not worth mending: the rows are still in the database, and new files are written of them. */
@@ -184,7 +193,7 @@ async function writeSlice(
 }
 
 /** A number that no file has, in the manifest or beside it: a file is never written over. */
-async function nextPart({ store }: TieringDeps, day: Day): Promise<number> {
+export async function nextPart({ store }: TieringDeps, day: Day): Promise<number> {
   let next = 0;
   for await (const { key } of store.list(prefixOf(day))) next = Math.max(next, (partNumber(key) ?? -1) + 1);
   return next;
@@ -194,13 +203,12 @@ export async function putPart(
   { store }: Pick<TieringDeps, 'store'>,
   key: string,
   part: { path: string; sha256: string },
-  isHeld = false,
 ): Promise<void> {
   await store.put(key, createReadStream(part.path, { highWaterMark: 1 << 20 }), {
     ifAbsent: true,
     sha256: part.sha256,
     contentType: 'application/vnd.apache.parquet',
-    tags: tagsOf('part', isHeld),
+    tags: tagsOf('part', false),
   });
 }
 
@@ -315,7 +323,7 @@ async function verifyAgain(deps: TieringDeps, row: DayRow, run: Progress): Promi
  * Brings database and store together after a crash: a manifest that was stored but not noted is taken on when it follows
  * the one known; a lost one is written again from the database's copy.
  */
-async function reconcile(deps: TieringDeps, row: DayRow, database: string): Promise<DayRow> {
+export async function reconcile(deps: TieringDeps, row: DayRow, database: string): Promise<DayRow> {
   const { store, pool, logger } = deps;
   const known = row.pending ?? row.current;
   const found = await store.head(manifestKey(row.day));
@@ -342,8 +350,14 @@ async function reconcile(deps: TieringDeps, row: DayRow, database: string): Prom
       'archive_conflict',
       `${manifestKey(row.day)} is not the manifest that this database wrote, nor one that follows it`,
     );
-  return setPending(pool, row, { ...signed, etag: found.etag });
+  const stored = { ...signed, etag: found.etag };
+  // The same events in other files: an erasure, with nothing of the database in it.
+  const isRewritten = row.pending === undefined && samePositions(signed.manifest, row.current?.manifest);
+  return isRewritten ? setCurrent(pool, row, stored) : setPending(pool, row, stored);
 }
+
+const samePositions = (a: Manifest, b: Manifest | undefined): boolean =>
+  b !== undefined && JSON.stringify(a.positions) === JSON.stringify(b.positions);
 
 /** Rests so that work takes its share of the time. */
 export async function pauseFor({ settings }: TieringDeps, workedMs: number, signal: AbortSignal): Promise<void> {

@@ -1,5 +1,5 @@
 import type { ClientBase } from 'pg';
-import { TIME_TABLES } from '../../schemas/index.ts';
+import { TIME_TABLES, TidemarkError } from '../../schemas/index.ts';
 import { type Chunk, quoteIdentifier, withTransaction } from '../../sinks/index.ts';
 import { type Day, dayOf, endOf, startOf } from '../layout.ts';
 import { addTenants, type Manifest, scaled, type TenantTotals, unscaled } from '../manifest.ts';
@@ -64,6 +64,9 @@ export async function dropChunks(deps: TieringDeps, day: Day): Promise<DropOutco
   } catch (error) {
     engine.forget();
     if (isLockFailure(error)) return 'busy';
+    // Rows were deleted since (an erasure): the next run compares files and rows anew, and writes the day again.
+    if (error instanceof TidemarkError)
+      await pool.query(`UPDATE archive_days SET state = 'written' WHERE day = $1 AND state = 'verified'`, [day]);
     throw error;
   }
 }
@@ -143,7 +146,10 @@ function requireCounted({ logger }: TieringDeps, row: DayRow, counted: Record<st
     const isEqual = a !== undefined && b !== undefined && a.rows === b.rows && same(a, b);
     if (isEqual) continue;
     logger.error({ day: row.day, tenant: id, manifest: a, database: b }, 'the manifest does not match the rows');
-    throw new Error(`${row.day}: the manifest does not match the rows of tenant ${id}; nothing was dropped`);
+    throw new TidemarkError(
+      'archive_damaged',
+      `${row.day}: the manifest does not match the rows of tenant ${id}; nothing was dropped`,
+    );
   }
 }
 

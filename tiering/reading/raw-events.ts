@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Pool, PoolClient } from 'pg';
+import { VOID_TYPE } from '../../schemas/index.ts';
 import { archivedDays, type DayRow } from '../archive/day-state.ts';
 import { HOT_DATA } from '../archive/row-sql.ts';
 import { dayOf } from '../layout.ts';
@@ -39,10 +40,17 @@ const DECLARE = `
     e.tenant_id, e.type, e.user_id, e.request_id, ${HOT_DATA} AS data
   FROM events AS e JOIN unnest($4::int[], $5::bigint[]) AS p(shard, next) ON e.shard = p.shard AND e.log_offset < p.next
   LEFT JOIN archive_positions AS a ON a.shard = e.shard AND a.day = (e."timestamp" AT TIME ZONE 'UTC')::date
-  WHERE e.tenant_id = $1 AND e."timestamp" >= $2 AND e."timestamp" < $3 AND (a.next IS NULL OR e.log_offset >= a.next)`;
+  WHERE e.tenant_id = $1 AND e."timestamp" >= $2 AND e."timestamp" < $3 AND (a.next IS NULL OR e.log_offset >= a.next)
+    AND e.type <> '${VOID_TYPE}'
+    AND NOT EXISTS (SELECT FROM withdrawals AS w WHERE w.shard = e.shard AND w.key = e.key AND w.log_offset < p.next)`;
+/** What was voided or replaced below the positions counts no more; a later withdrawal changes nothing here. */
+const WITHDRAWN = `
+  SELECT w.shard, w.key::text AS key FROM withdrawals AS w
+  JOIN unnest($2::int[], $3::bigint[]) AS p(shard, next) ON w.shard = p.shard AND w.log_offset < p.next
+  WHERE w.tenant_id = $1`;
 
 /**
- * A tenant's raw events, each once, in any order, from the database and the archive. The cursor's lock on the table keeps
+ * A tenant's raw events that count, each once, in any order, from the database and the archive. The cursor's lock on the table keeps
  * days from moving while it is open, so that a day is read in one place.
  * @throws TidemarkError `archive_frozen` | {ObjectStoreUnavailable}
  */
@@ -72,9 +80,19 @@ export async function* readRawEvents(
     });
     client.release(broken);
   }
+  if (days.length === 0) return;
   const below = new Map(positions.map(({ shard, next }) => [shard, next]));
+  const { rows: gone } = await pool.query<{ shard: number; key: string }>(WITHDRAWN, [
+    tenantId,
+    positions.map((one) => one.shard),
+    positions.map((one) => one.next),
+  ]);
+  const withdrawn = new Set(gone.map(({ shard, key }) => `${shard} ${key}`));
   for await (const rows of reader.scan({ tenantIds: [tenantId], from, to }, days))
-    yield rows.filter((row) => row.log_offset < (below.get(row.shard) ?? 0)).map(toRaw);
+    yield rows
+      .filter((row) => row.log_offset < (below.get(row.shard) ?? 0) && row.type !== VOID_TYPE)
+      .map(toRaw)
+      .filter((row) => !withdrawn.has(`${row.shard} ${row.key}`));
 }
 
 async function* pagesOf(client: PoolClient): AsyncIterable<RawEventRow[]> {
