@@ -1,4 +1,5 @@
 import type { ClientBase, Pool } from 'pg';
+import { TIME_TABLES } from '../../schemas/index.ts';
 import { quoteIdentifier, withTransaction } from '../../sinks/index.ts';
 import { ensureRole, joinRole, type PlatformRoles, platformRoles } from '../schema/platform-roles.ts';
 import { SHARED_VIEWS } from '../schema/shared-views.ts';
@@ -9,20 +10,26 @@ export interface Prepared {
   stillOpen: string[];
 }
 
-/** Functions of PostgreSQL that let a role hold or fill something that others share. */
+/** Functions of PostgreSQL, and of TimescaleDB's scheduler, that let a role hold or fill something that others share. */
 const SHARED_RESOURCES =
-  /^(pg_(try_)?advisory_(xact_)?lock(_shared)?|lo_(create|creat|from_bytea|import|export|put|open|unlink|truncate|truncate64)|lowrite|pg_logical_emit_message)$/;
+  /^(add_job|run_job|add_[a-z_]+_policy|pg_(try_)?advisory_(xact_)?lock(_shared)?|lo_(create|creat|from_bytea|import|export|put|open|unlink|truncate|truncate64)|lowrite|pg_logical_emit_message)$/;
 
 const SHARED_FUNCTIONS = `
   SELECT p.oid::regprocedure::text AS signature, p.proname AS name FROM pg_proc AS p
-  WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname ~ $1
+  WHERE p.proname ~ $1 AND (p.pronamespace = 'pg_catalog'::regnamespace
+      OR EXISTS (SELECT FROM pg_depend AS d JOIN pg_extension AS x ON x.oid = d.refobjid
+        WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_extension'::regclass AND x.extname = 'timescaledb'))
     AND (p.proacl IS NULL OR EXISTS (SELECT FROM aclexplode(p.proacl) AS a WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE'))`;
 
-/** Plain tables with rows of tenants. Time series have no row-level security: views with fixed predicates guard those. */
+/**
+ * Plain tables with rows of tenants. Time series and their chunks (plain tables too, under TimescaleDB and when they are
+ * detached) have no row-level security, which excludes compression: views with fixed predicates guard those.
+ */
 const UNPROTECTED = `
   SELECT c.relname AS name FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
   WHERE c.relnamespace = 'tidemark'::regnamespace AND c.relkind = 'r' AND NOT c.relispartition AND NOT c.relrowsecurity
     AND a.attname = 'tenant_id' AND a.atttypid = 'uuid'::regtype
+    AND c.relname !~ '^(${Object.keys(TIME_TABLES).join('|')})(_[0-9_]+)?$'
   UNION SELECT relname FROM pg_class WHERE oid = 'tidemark.tenants'::regclass AND NOT relrowsecurity
   ORDER BY 1`;
 
@@ -82,6 +89,6 @@ async function closeSharedFunctions(client: ClientBase, roles: PlatformRoles): P
   const { rows } = await client.query<{ signature: string; name: string }>(SHARED_FUNCTIONS, [SHARED_RESOURCES.source]);
   if (rows.length === 0) return [];
   if (!roles.superuser) return [...new Set(rows.map((row) => row.name))].sort();
-  await client.query(rows.map(({ signature }) => `REVOKE EXECUTE ON FUNCTION ${signature} FROM PUBLIC;`).join('\n'));
+  await client.query(rows.map(({ signature }) => `REVOKE EXECUTE ON ROUTINE ${signature} FROM PUBLIC;`).join('\n'));
   return [];
 }

@@ -146,6 +146,7 @@ export function describeStorageEngine(name: string, open: () => Promise<EngineUn
       expect(rows[0]).toEqual({ n: 700, counted: 300 + 3 * 400 });
       // What came late is compressed too when asked again.
       const again = await chunkOf('events', at);
+      expect(await countOf(again.name), 'the chunk by its own name, as tiering counts it').toBe(5_050);
       expect(await engine.compressChunk(session, again)).toBe(compresses);
       expect(await countOf('events', `"timestamp" >= '${iso(at)}' AND "timestamp" < '${iso(at + DAY)}'`)).toBe(5_050);
     });

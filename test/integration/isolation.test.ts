@@ -62,6 +62,8 @@ const REFUSED: [string, string][] = [
   ],
   ['a SECURITY DEFINER function', `CREATE FUNCTION g() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'`],
   ['an operator that leaks', 'CREATE OPERATOR <<< (LEFTARG = text, RIGHTARG = text, FUNCTION = texteq)'],
+  ['a chunk of the shared events', 'SELECT * FROM tidemark.events_20260105'],
+  ["a background job of TimescaleDB's", `SELECT public.add_job('pg_sleep', '1 second')`],
   ['another view of usage', 'CREATE VIEW {mallory}.all_events AS SELECT * FROM tidemark.events'],
   ['its view of usage: changed', 'CREATE OR REPLACE VIEW {mallory}.usage_events AS SELECT 1'],
   ['its view of usage: without its barrier', 'ALTER VIEW {mallory}.usage_events SET (security_barrier = false)'],

@@ -4,7 +4,7 @@ import type { DefinitionInput } from '../../metering/index.ts';
 import { createBackfillJob, STEPS, type Step } from '../../processors/index.ts';
 import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import { AGGREGATIONS, type AttributeValue, type Meter, type PlainEvent, VOID_TYPE } from '../../schemas/index.ts';
-import { NativeEngine } from '../../sinks/index.ts';
+import { detectEngine } from '../../sinks/index.ts';
 import { defineMeter } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { event, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
@@ -153,7 +153,7 @@ test('P2, P3, P4: voids and corrections in any order, with failures, restarts an
         later ??= await define('later');
         await running.stop();
         running = await start();
-        const job = createBackfillJob({ pool, engine: new NativeEngine(), topic: log.topic, groupsMax: 10_000 });
+        const job = createBackfillJob({ pool, engine: await detectEngine(pool), topic: log.topic, groupsMax: 10_000 });
         const context = { id: '', params: {}, signal: new AbortController().signal, progress: async () => undefined };
         await job.run(context);
         await until(async () => {

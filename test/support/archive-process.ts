@@ -1,6 +1,6 @@
 /** An archiver in a process of its own, to be killed: arguments are database, folder, step and its count, as JSON. */
 import pino from 'pino';
-import { connect, NativeEngine, openFileStore, openS3Store } from '../../sinks/index.ts';
+import { connect, detectEngine, openFileStore, openS3Store } from '../../sinks/index.ts';
 import { ARCHIVE_STEPS, runArchive } from '../../tiering/index.ts';
 import { always, NOW, TEST_TIERING } from './archive.ts';
 
@@ -16,7 +16,7 @@ let left = count;
 const result = await runArchive(
   {
     pool,
-    engine: new NativeEngine(),
+    engine: await detectEngine(pool),
     store: s3 === undefined ? await openFileStore(`${root}/objects`) : openS3Store({ ...s3, region: 'us-east-1' }),
     scratch: `${root}/scratch-${process.pid}`,
     settings: { ...TEST_TIERING, leaseMs: 300 },

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Pool } from 'pg';
 import pino from 'pino';
 import type { PlainEvent } from '../../schemas/index.ts';
-import { NativeEngine, openFileStore } from '../../sinks/index.ts';
+import { detectEngine, openFileStore } from '../../sinks/index.ts';
 import type { Progress, TieringDeps, TieringSettings } from '../../tiering/index.ts';
 import { committed, openTestLog, records, startProcessors } from './processors.ts';
 
@@ -33,7 +33,7 @@ export async function makeTiering(
   const root = mkdtempSync(join(tmpdir(), 'tidemark-archive-'));
   return {
     pool,
-    engine: new NativeEngine(),
+    engine: await detectEngine(pool),
     store: await openFileStore(join(root, 'objects')),
     scratch: join(root, 'scratch'),
     settings: TEST_TIERING,

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import pino from 'pino';
-import type { Mailer } from '../../sinks/index.ts';
-import { withTransaction } from '../../sinks/index.ts';
+import { TIME_TABLES } from '../../schemas/index.ts';
+import { detectEngine, type Mailer, withTransaction } from '../../sinks/index.ts';
 import {
   openSecretBox,
   Provisioner,
@@ -62,10 +62,11 @@ export async function loginAs(url: string): Promise<pg.Client> {
 
 /** One raw event and its account of a tenant, as processors write them; the day's chunk is made. */
 export async function addUsage(database: TestDatabase, tenantId: string, userId: string): Promise<void> {
+  const engine = await detectEngine(database.pool);
+  const owner = await database.pool.connect();
+  await engine.ensureChunks(owner, TIME_TABLES.events, [Date.UTC(2026, 0, 5)]);
+  owner.release();
   await withTransaction(database.pool, async (client) => {
-    await client.query(
-      `CREATE TABLE IF NOT EXISTS events_test PARTITION OF events FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')`,
-    );
     await client.query(
       `INSERT INTO events ("timestamp", received_at, log_offset, shard, tenant_id, key, keyed_by_source, idempotency_key, type, user_id, data)
        VALUES ('2026-01-05T00:00:00Z', now(), 1, 1, $1, gen_random_uuid(), false, $3, 'api_call', $2, '{"secret": "x"}')`,
