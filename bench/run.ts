@@ -2,6 +2,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { table } from '../cli/demo/table.ts';
+import { billing } from './billing.ts';
 import { dedupeGrowth } from './dedupe.ts';
 import { kafkaEndToEnd, kafkaPipeline, kafkaProduce, sameJob } from './kafka.ts';
 import { query } from './query.ts';
@@ -21,6 +22,7 @@ const BENCHES: Record<string, () => Promise<void>> = {
   memory,
   dedupe: dedupeGrowth,
   query,
+  billing,
 };
 
 const wanted = process.argv.slice(2);

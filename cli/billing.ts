@@ -1,6 +1,6 @@
 /** Billing, put together: what it reads meters and raw events with, and its jobs. */
 import type { Pool } from 'pg';
-import { budgetJob, closeJob, deliverJob, fromJson } from '../billing/index.ts';
+import { budgetJob, closeJob, deliverJob, toRawEvent } from '../billing/index.ts';
 import type { BillingOptions } from '../query-api/index.ts';
 import { type Job, type MeterCatalogue, type Settings, TidemarkError } from '../schemas/index.ts';
 import { readMeterUsage } from '../sinks/index.ts';
@@ -29,8 +29,8 @@ export function createBilling({
       return entry.meter;
     },
     readUsage: readMeterUsage,
-    readRawEvents: async function* (query) {
-      for await (const rows of readRawEvents(pool, archive, query)) for (const row of rows) yield fromJson(row);
+    async *readRawEvents(query) {
+      for await (const rows of readRawEvents(pool, archive, query)) for (const row of rows) yield toRawEvent(row);
     },
     adjustWithinMs: settings.BILLING_ADJUST_DAYS * 24 * HOUR_MS,
     graceMs: settings.BILLING_GRACE_HOURS * HOUR_MS,

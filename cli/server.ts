@@ -129,7 +129,7 @@ export async function startServer(
     const tiering = await openTiering({ settings, databaseUrl, engine, dataFolder: folder.path, logger, disposers });
     const archive = openArchiveReader(tiering);
     disposers.push(() => archive.close());
-    const billing = createBilling({ pool, archive, catalogue, settings });
+    const billing = createBilling({ pool, catalogue, archive, settings });
     const all = [
       ...billing.jobs,
       ...lifecycleJobs,

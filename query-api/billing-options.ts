@@ -1,8 +1,7 @@
-import type { BillingPorts, CloseDeps, ReadRawEvents } from '../billing/index.ts';
+import type { BillingPorts, CloseDeps } from '../billing/index.ts';
 
 /** What the billing routes need beside the pool. */
 export interface BillingOptions extends BillingPorts {
-  readRawEvents: ReadRawEvents;
   /** see `CloseDeps` */
   adjustWithinMs: CloseDeps['adjustWithinMs'];
   /** how long after its end a period stays open for late events */

@@ -2,10 +2,10 @@ import type { Pool } from 'pg';
 import { type Job, TidemarkError } from '../../schemas/index.ts';
 import { withTransaction } from '../../sinks/index.ts';
 import { Exact, minorUnitOf, readDecimal, show } from '../rating/index.ts';
-import type { BillingPorts } from '../statements/close.ts';
 import { type Draft, draftStatements } from '../statements/draft.ts';
 import { loadSubscriptions } from '../subscriptions/subscriptions.ts';
 import type { Queryable } from '../usage/ports.ts';
+import type { BillingPorts } from '../usage/source.ts';
 import { announce } from '../webhooks/outbox.ts';
 
 /** What a tenant means to spend in a billing period, and at which per cent of it to be told. */

@@ -1,7 +1,7 @@
 import type { Pool } from 'pg';
 import { Exact, minorUnitOf } from '../rating/index.ts';
-import type { BillingPorts } from '../statements/close.ts';
 import { loadSubscriptions, type Subscription } from '../subscriptions/subscriptions.ts';
+import type { BillingPorts } from '../usage/source.ts';
 import { type Movement, movementOf, mrrOf } from './mrr.ts';
 
 export interface BusinessQuery {

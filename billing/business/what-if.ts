@@ -2,12 +2,12 @@ import { TidemarkError } from '../../schemas/index.ts';
 import { withTransaction } from '../../sinks/index.ts';
 import type { Plan } from '../plans/plans.ts';
 import { Exact, minorUnitOf, totalOf, ZERO } from '../rating/index.ts';
-import type { CloseDeps } from '../statements/close.ts';
+import { type CloseDeps, readPositions } from '../statements/close.ts';
 import { billedPeriod, needsOf, rateBilled } from '../statements/lines.ts';
 import { listStatements } from '../statements/store.ts';
 import { periodFrom } from '../subscriptions/periods.ts';
 import { loadSubscriptions, rulesOf } from '../subscriptions/subscriptions.ts';
-import { readRollups } from '../usage/usage.ts';
+import { readUsages } from '../usage/source.ts';
 
 export interface WhatIf {
   plan: string;
@@ -61,11 +61,8 @@ export async function whatIf(
       const other = { ...subscription, phases: [{ from: subscription.start, plan }] };
       return [{ head, actual: billedPeriod(subscription, period), other: billedPeriod(other, period) }];
     });
-    const usages = await readRollups(
-      client,
-      deps,
-      pairs.flatMap((pair) => [...needsOf(pair.actual), ...needsOf(pair.other)]),
-    );
+    const needs = pairs.flatMap((pair) => [...needsOf(pair.actual), ...needsOf(pair.other)]);
+    const usages = await readUsages(client, deps, needs, await readPositions(client));
     let [sumActual, sumOther] = [ZERO, ZERO];
     const statements = pairs.map(({ head, actual, other }) => {
       const was = new Exact(totalOf(rateBilled(actual, usages, decimals), plan.currency));

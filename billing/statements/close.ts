@@ -5,8 +5,9 @@ import { burn, loadGrants } from '../credits/credits.ts';
 import { minorUnitOf } from '../rating/index.ts';
 import { periodFrom } from '../subscriptions/periods.ts';
 import { loadSubscriptions, nextCloseAt, rulesOf, type Subscription } from '../subscriptions/subscriptions.ts';
-import type { FindMeter, Position, Queryable, ReadUsage } from '../usage/ports.ts';
-import { readRollups } from '../usage/usage.ts';
+import type { Position, Queryable } from '../usage/ports.ts';
+import { type BillingPorts, readUsages } from '../usage/source.ts';
+import type { Need } from '../usage/usage.ts';
 import { announce } from '../webhooks/outbox.ts';
 import { assembleLines, headOf, iso, RatedLines } from './assemble.ts';
 import { billedPeriod } from './lines.ts';
@@ -16,11 +17,6 @@ import { type Finished, finish, writeStatements } from './write.ts';
 /** Where the close may be interrupted, in order; a crash at any of them loses and doubles nothing. */
 export const CLOSE_STEPS = ['found', 'locked', 'rated', 'written', 'committed'] as const;
 export type CloseStep = (typeof CLOSE_STEPS)[number];
-
-export interface BillingPorts {
-  findMeter: FindMeter;
-  readUsage: ReadUsage;
-}
 
 export interface CloseDeps extends BillingPorts {
   pool: Pool;
@@ -142,7 +138,7 @@ export async function makeStatements(
   const closedAt = deps.now();
   const since = closedAt - deps.adjustWithinMs;
   const positions = await readPositions(client);
-  const source = (needs: Parameters<typeof readRollups>[2]) => readRollups(client, deps, needs);
+  const source = (needs: readonly Need[]) => readUsages(client, deps, needs, positions);
   const lines = await assembleLines(client, source, billed, { before: first, since });
   const grants = await loadGrants(client, [...new Set(billed.map((one) => one.subscription.tenantId))]);
   return billed.map((one, i) => {

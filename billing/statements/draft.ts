@@ -4,10 +4,10 @@ import { burn, loadGrants } from '../credits/credits.ts';
 import { minorUnitOf } from '../rating/index.ts';
 import { periodAt } from '../subscriptions/periods.ts';
 import { rulesOf, type Subscription } from '../subscriptions/subscriptions.ts';
+import { type BillingPorts, readUsages } from '../usage/source.ts';
 import type { Need } from '../usage/usage.ts';
-import { readRollups } from '../usage/usage.ts';
 import { assembleLines, type Head, headOf, iso, RatedLines } from './assemble.ts';
-import { type BillingPorts, readPositions } from './close.ts';
+import { readPositions } from './close.ts';
 import { billedPeriod, type StatementLine } from './lines.ts';
 
 export interface Draft {
@@ -35,7 +35,7 @@ export async function draftStatements(
     await client.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY');
     const positions = await readPositions(client);
     const since = now - deps.adjustWithinMs;
-    const source = (needs: readonly Need[]) => readRollups(client, deps, needs);
+    const source = (needs: readonly Need[]) => readUsages(client, deps, needs, positions);
     const lines = await assembleLines(client, source, billed, { before: Number.MAX_SAFE_INTEGER, since });
     const grants = await loadGrants(client, [...new Set(billed.map((one) => one.subscription.tenantId))]);
     return billed.map((one) => {

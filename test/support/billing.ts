@@ -4,25 +4,37 @@ import {
   createPlan,
   createSubscription,
   type NewSubscription,
-  readDatabaseEvents,
   type Subscription,
+  toRawEvent,
 } from '../../billing/index.ts';
 import { BUILTIN_METERS } from '../../metering/index.ts';
 import { readMeterUsage } from '../../sinks/index.ts';
+import { type ArchiveReader, readRawEvents } from '../../tiering/index.ts';
 
 export const DAY = 86_400_000;
 
+/** For tests whose events are all in the database. */
+const NO_ARCHIVE: ArchiveReader = {
+  search: async () => [],
+  async *scan(_query, days) {
+    if (days.length > 0) throw new Error('this test has no archive');
+  },
+  close: async () => undefined,
+};
+
 /** What billing needs on a test's database, at a time that the test sets. */
-export function billingOn(pool: Pool, now: () => number) {
+export function billingOn(pool: Pool, now: () => number, archive: ArchiveReader = NO_ARCHIVE) {
   const findMeter = async (slug: string) => BUILTIN_METERS.find((meter) => meter.slug === slug);
   return {
     pool,
     now,
     findMeter,
     readUsage: readMeterUsage,
-    readRawEvents: readDatabaseEvents(pool),
+    async *readRawEvents(query: Parameters<CloseDeps['readRawEvents']>[0]) {
+      for await (const rows of readRawEvents(pool, archive, query)) for (const row of rows) yield toRawEvent(row);
+    },
     adjustWithinMs: 45 * DAY,
-  } satisfies CloseDeps & { readRawEvents: unknown };
+  } satisfies CloseDeps;
 }
 
 export const makePlan = (
