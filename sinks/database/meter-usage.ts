@@ -34,6 +34,9 @@ const VALUE: Partial<Record<Aggregation, string>> = {
   MAX: 'max(c.max)::text',
   LATEST: '(array_agg(c.last ORDER BY c.last_at DESC, c.last_key DESC) FILTER (WHERE c.last_at IS NOT NULL))[1]::text',
 };
+/** Added up before names are joined to it: a group has a row an hour. */
+const ADDED = `
+  SELECT tenant_id, group_key, sum(count) AS count, sum(sum) AS sum, min(min) AS min, max(max) AS max FROM cells GROUP BY 1, 2`;
 const CELLS = 'r.tenant_id, r.group_key, r.count, r.sum, r.min, r.max, r.last, r.last_at, r.last_key';
 
 /**
@@ -46,6 +49,7 @@ export async function readMeterUsage(database: Queryable, query: MeterUsageQuery
   const bind = (value: unknown, type: string) => `$${values.push(value)}::${type}`;
   const time = (ms: number) => bind(new Date(ms).toISOString(), 'timestamptz');
   const isDistinct = meter.aggregation === 'UNIQUE_COUNT';
+  const isAdditive = !isDistinct && meter.aggregation !== 'LATEST';
   const [minutes, hours] = isDistinct ? ['members_minute', 'members_hour'] : ['rollups_minute', 'rollups_hour'];
   const columns = isDistinct ? 'r.tenant_id, r.group_key, r.members' : CELLS;
   const firstHour = Math.min(Math.ceil(from / HOUR) * HOUR, to);
@@ -76,8 +80,9 @@ export async function readMeterUsage(database: Queryable, query: MeterUsageQuery
     g: (string | null)[];
   }>(
     `WITH cells AS (${cells}),
+      added AS (${isAdditive ? ADDED : 'SELECT * FROM cells'}),
       named AS (
-        SELECT c.*${groups.map((one) => `, ${one}`).join('')} FROM cells AS c
+        SELECT c.*${groups.map((one) => `, ${one}`).join('')} FROM added AS c
         ${needsGroups ? 'JOIN rollup_groups AS g USING (group_key)' : ''}
         ${conditions.length > 0 ? `WHERE ${conditions.join(' AND ')}` : ''}
       ),
