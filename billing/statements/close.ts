@@ -75,8 +75,10 @@ export async function closePeriods(
   }
 }
 
+/** What a purge has taken away can't be counted: it would come back as adjustments. */
 const DUE = `
   SELECT id FROM subscriptions WHERE next_close_at <= $1 AND id <> ALL ($2::uuid[]) AND ($4::uuid IS NULL OR tenant_id = $4)
+    AND NOT EXISTS (SELECT FROM tenants AS t WHERE t.id = tenant_id AND t.purged_at IS NOT NULL)
   ORDER BY next_close_at, id LIMIT $3`;
 
 async function dueIds(deps: CloseDeps, before: number, except: string[], tenantId?: string): Promise<string[]> {

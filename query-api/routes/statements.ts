@@ -40,14 +40,18 @@ const DraftFilter = Type.Object({
   at: Type.Optional(Type.String({ description: 'of the period that holds this time; default: the first open one' })),
   format: Type.Optional(Type.String()),
 });
-const Close = Type.Object(
-  {
-    ended_before: Type.Optional(
-      Type.String({ description: 'ISO 8601; default: now less the grace time (BILLING_GRACE_HOURS)' }),
-    ),
-  },
-  { additionalProperties: false },
-);
+/** The body may be left out. */
+const Close = Type.Unsafe<{ ended_before?: string } | null>({
+  ...Type.Object(
+    {
+      ended_before: Type.Optional(
+        Type.String({ description: 'ISO 8601; default: now less the grace time (BILLING_GRACE_HOURS)' }),
+      ),
+    },
+    { additionalProperties: false },
+  ),
+  type: ['object', 'null'],
+});
 const Void = Type.Object(
   {
     reason: Type.String({

@@ -16,13 +16,16 @@ import { fromCursor, limitOf, listOf, requirePlatform, tenantsOf, timeOf, toCurs
 import type { QueryOptions } from '../options.ts';
 
 const Time = (description: string) => Type.String({ maxLength: 40, description });
+/** Type lists are not coerced: null stays null. */
+const TimeOrNull = (description: string) =>
+  Type.Unsafe<string | null>({ type: ['string', 'null'], maxLength: 40, description });
 const NewSubscription = Type.Object(
   {
     tenant: Type.String({ maxLength: 128 }),
     plan: Type.String({ maxLength: 160, description: 'key (its latest version), or key@version' }),
     start: Time('ISO 8601; a date alone is midnight in time_zone'),
-    end: Type.Optional(Type.Union([Time('exclusive'), Type.Null()])),
-    trial_until: Type.Optional(Type.Union([Time('nothing is charged before'), Type.Null()])),
+    end: Type.Optional(TimeOrNull('exclusive')),
+    trial_until: Type.Optional(TimeOrNull('nothing is charged before')),
     time_zone: Type.Optional(Type.String({ description: 'IANA; default UTC' })),
     periods: Type.Optional(Type.Union([Type.Literal('anniversary'), Type.Literal('calendar')])),
   },
@@ -32,7 +35,10 @@ const Change = Type.Object(
   { plan: Type.String({ maxLength: 160 }), from: Type.Optional(Time('default: now')) },
   { additionalProperties: false },
 );
-const End = Type.Object({ at: Type.Optional(Time('default: now')) }, { additionalProperties: false });
+const End = Type.Unsafe<{ at?: string } | null>({
+  ...Type.Object({ at: Type.Optional(Time('default: now')) }, { additionalProperties: false }),
+  type: ['object', 'null'],
+});
 const Filter = Type.Object({
   tenant: Type.Optional(Type.String()),
   limit: Type.Optional(Type.String()),
@@ -123,7 +129,7 @@ export const subscriptionRoutes: FastifyPluginAsync<QueryOptions> = async (
     async (request) => {
       requirePlatform(await request.authorize('admin'));
       const { id, timeZone } = await find(request);
-      const { at } = request.body;
+      const { at } = request.body ?? {};
       return present(
         await changeSubscription(pool, id, { end: at === undefined ? now() : timeIn('at', at, timeZone) }),
       );
