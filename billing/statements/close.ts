@@ -38,12 +38,12 @@ export interface CloseResult {
 /**
  * Closes every period that ended at or before `endedBefore`, in order of their ends, a batch a transaction: numbers have
  * no gaps, and a period is closed once, whatever crashes and however many run it.
- * @param limits.tenantId only this tenant's @param onBatch after each commit
+ * @param limits.onBatch after each commit
  */
 export async function closePeriods(
   deps: CloseDeps,
   endedBefore: number,
-  limits: { signal?: AbortSignal; onBatch?: (closed: number) => Promise<void>; tenantId?: string } = {},
+  limits: { signal?: AbortSignal; onBatch?: (closed: number) => Promise<void> } = {},
 ): Promise<CloseResult> {
   const result: CloseResult = { closed: [], failed: [] };
   const before = Math.min(endedBefore, deps.now());
@@ -53,7 +53,6 @@ export async function closePeriods(
       deps,
       before,
       result.failed.map((one) => one.subscription),
-      limits.tenantId,
     );
     if (due.length === 0) return result;
     deps.atStep?.('found');
@@ -77,17 +76,12 @@ export async function closePeriods(
 
 /** What a purge has taken away can't be counted: it would come back as adjustments. */
 const DUE = `
-  SELECT id FROM subscriptions WHERE next_close_at <= $1 AND id <> ALL ($2::uuid[]) AND ($4::uuid IS NULL OR tenant_id = $4)
+  SELECT id FROM subscriptions WHERE next_close_at <= $1 AND id <> ALL ($2::uuid[])
     AND NOT EXISTS (SELECT FROM tenants AS t WHERE t.id = tenant_id AND t.purged_at IS NOT NULL)
   ORDER BY next_close_at, id LIMIT $3`;
 
-async function dueIds(deps: CloseDeps, before: number, except: string[], tenantId?: string): Promise<string[]> {
-  const { rows } = await deps.pool.query<{ id: string }>(DUE, [
-    iso(before),
-    except,
-    deps.batch ?? 200,
-    tenantId ?? null,
-  ]);
+async function dueIds(deps: CloseDeps, before: number, except: string[]): Promise<string[]> {
+  const { rows } = await deps.pool.query<{ id: string }>(DUE, [iso(before), except, deps.batch ?? 200]);
   return rows.map((row) => row.id);
 }
 

@@ -55,9 +55,7 @@ const SELECT = `
 export type Which =
   | { ids: readonly string[] }
   | { tenantId: string }
-  | { tenantIds: readonly string[] | null; after: string; limit: number }
-  /** by the end of the first period that is not closed; all but `except` */
-  | { dueBefore: number; except: readonly string[]; limit: number };
+  | { tenantIds: readonly string[] | null; after: string; limit: number };
 
 /** @param lock the rows are locked until the transaction ends */
 export async function loadSubscriptions(database: Queryable, which: Which, lock = false): Promise<Subscription[]> {
@@ -72,11 +70,6 @@ export async function loadSubscriptions(database: Queryable, which: Which, lock 
 
 function whereOf(which: Which): [string, unknown[]] {
   if ('ids' in which) return ['WHERE s.id = ANY ($1::uuid[]) ORDER BY s.next_close_at, s.id', [which.ids]];
-  if ('dueBefore' in which)
-    return [
-      'WHERE s.next_close_at <= $1 AND s.id <> ALL ($2::uuid[]) ORDER BY s.next_close_at, s.id LIMIT $3',
-      [new Date(which.dueBefore).toISOString(), which.except, which.limit],
-    ];
   if ('tenantId' in which) return ['WHERE s.tenant_id = $1 ORDER BY s.id', [which.tenantId]];
   return [
     `WHERE ($1::uuid[] IS NULL OR s.tenant_id = ANY ($1)) AND ($2 = '' OR s.id::text > $2) ORDER BY s.id::text LIMIT $3`,

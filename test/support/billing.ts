@@ -18,6 +18,7 @@ const NO_ARCHIVE: ArchiveReader = {
   search: async () => [],
   async *scan(_query, days) {
     if (days.length > 0) throw new Error('this test has no archive');
+    yield [];
   },
   close: async () => undefined,
 };
