@@ -14,6 +14,8 @@ const PARTITIONS = 4;
 const TENANTS = 200;
 const ENDPOINTS = 5;
 const MINUTES = 60;
+/** share of events that come later than their time says, by up to the hour */
+const LATE = 0.02;
 const JOB_EVENTS = 2_000_000;
 const PER_APPEND = 1_000;
 const APPENDS_AT_ONCE = 8;
@@ -33,7 +35,7 @@ const environment = (broker: KafkaBroker, topic: string) => ({
   KAFKA_GROUP: topic,
 });
 
-/** The job of bench.md: tenants × endpoints × minutes, 5 % duplicates, 250 bytes an event on the log. */
+/** The job of bench.md: tenants × endpoints × minutes in the order of time, 2 % late, 5 % duplicates, 250 bytes an event on the log. */
 function* jobEvents(events: number, from: number): Generator<{ event: PlainEvent; isRepeat: boolean }> {
   const random = randomFrom(7);
   const recent: PlainEvent[] = [];
@@ -43,7 +45,8 @@ function* jobEvents(events: number, from: number): Generator<{ event: PlainEvent
       yield { event: repeat, isRepeat: true };
       continue;
     }
-    const at = from + Math.floor(random() * MINUTES * 60_000);
+    const order = random() < LATE ? (i / events) * random() : i / events;
+    const at = from + Math.floor(order * MINUTES * 60_000);
     const event: PlainEvent = {
       tenant: `tenant_${String(Math.floor(random() * TENANTS)).padStart(4, '0')}`,
       idempotency_key: `request-${String(i).padStart(12, '0')}`,
