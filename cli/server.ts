@@ -90,6 +90,7 @@ export async function startServer(
       databaseUrl,
       dataFolder: folder.path,
       objects: await openObjectStore(settings, folder.path),
+      log,
       logger,
       disposers,
       forget: () => {

@@ -2,8 +2,9 @@
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Job, Settings } from '../schemas/index.ts';
-import { connect, type ObjectStore, openBetterStack, openMailer } from '../sinks/index.ts';
+import { connect, type EventLog, type ObjectStore, openBetterStack, openMailer } from '../sinks/index.ts';
 import {
+  createBackupJobs,
   createHeartbeatJob,
   createPurgeJob,
   type MoveDeps,
@@ -21,6 +22,7 @@ import {
 } from '../tenants/index.ts';
 import { secretKeyOf } from './data-folder.ts';
 import { faultFrom } from './fault.ts';
+import { replayInto } from './replay.ts';
 import { migrationsOf, openPools, prepareShard } from './tenant-pools.ts';
 
 /** Seconds between two heartbeats of a tenant, and how late one may be. */
@@ -38,6 +40,8 @@ export async function openTenancy(deps: {
   disposers: (() => Promise<void> | void)[];
   /** where archives and backups are */
   objects: ObjectStore;
+  /** restored events are sent again to it */
+  log: EventLog;
   /** forgets what this process caches of tenants and keys */
   forget(): void;
 }): Promise<{ tenancy: Tenancy; jobs: Job[] }> {
@@ -100,6 +104,7 @@ export async function openTenancy(deps: {
   const tenancy: Tenancy = {
     pool,
     secrets,
+    objects: deps.objects,
     provisioner,
     waitMs: settings.PROVISIONING_WAIT_MS,
     deleteDays: settings.TENANT_DELETE_DAYS,
@@ -114,6 +119,14 @@ export async function openTenancy(deps: {
     runOptions,
   };
   const jobs = [
+    ...createBackupJobs({
+      pool,
+      objects: deps.objects,
+      migrations: migrations.migrations,
+      replay: replayInto(deps.log, settings),
+      closePool,
+      fault,
+    }),
     createPurgeJob({
       pool,
       objects: deps.objects,

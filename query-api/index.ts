@@ -1,6 +1,7 @@
 import type { FastifyPluginAsync } from 'fastify';
 import type { QueryOptions } from './options.ts';
 import { archiveRoutes } from './routes/archives.ts';
+import { backupRoutes } from './routes/backups.ts';
 import { businessRoutes } from './routes/business.ts';
 import { creditRoutes } from './routes/credits.ts';
 import { eventRoutes } from './routes/events.ts';
@@ -46,6 +47,7 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(lifecycleRoutes, options);
   await app.register(schemaHealthRoutes, options);
   await app.register(shardRoutes, options);
+  await app.register(backupRoutes, options);
   await app.register(ratingRoutes);
   await app.register(planRoutes, options);
   await app.register(subscriptionRoutes, options);

@@ -53,3 +53,7 @@ export type { Tenancy } from './tenancy.ts';
 export { poolsForProvisioning } from './tenant-login.ts';
 export * from './tenant-migrations/index.ts';
 export { listTenants } from './tenants.ts';
+export { createBackupJobs } from './backup/jobs.ts';
+export { type BackupManifest, listBackups, readManifest } from './backup/manifest.ts';
+export { type RestoreDeps, restoreBackup } from './backup/restore.ts';
+export { takeBackup } from './backup/take.ts';

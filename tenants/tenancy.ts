@@ -1,4 +1,5 @@
 import type { Pool } from 'pg';
+import type { ObjectStore } from '../sinks/index.ts';
 import type { TenantPools } from './pools/index.ts';
 import type { Provisioner } from './provisioning/provisioner.ts';
 import type { SecretBox } from './secrets/cipher.ts';
@@ -11,6 +12,8 @@ export interface Tenancy {
   /** may make roles and schemas */
   pool: Pool;
   secrets: SecretBox;
+  /** where backups are */
+  objects: ObjectStore;
   provisioner: Provisioner;
   /** how long a request for a new tenant waits for the end of its provisioning */
   waitMs: number;

@@ -2,11 +2,9 @@ import { Readable } from 'node:stream';
 import type { Pool } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
 import { quoteIdentifier } from '../../sinks/index.ts';
+import { AS_LINES } from '../backup/sources.ts';
 import { schemaOf } from '../schema/names.ts';
 import { SHARED_VIEWS } from '../schema/shared-views.ts';
-
-/** JSON text holds no control characters, so with these as quote and delimiter a CSV line is the JSON itself. */
-const AS_LINES = `(FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02')`;
 
 const OWN_TABLES = `
   SELECT relname AS name FROM pg_class

@@ -44,11 +44,16 @@ export async function copyAndSwitch(
 ): Promise<number[]> {
   await copyData(client, tenantId);
   const applied = await applyTenantMigrations(client, nextSchemaOf(tenantId), migrations);
+  await switchToNext(client, tenantId);
+  return applied;
+}
+
+/** Puts the schema beside in the place of the tenant's own, which is kept, in the caller's transaction. */
+export async function switchToNext(client: ClientBase, tenantId: string): Promise<void> {
   // One kept schema is enough: the one of an earlier change goes.
   await dropBeside(client, oldSchemaOf(tenantId));
   await rename(client, schemaOf(tenantId), oldSchemaOf(tenantId));
   await rename(client, nextSchemaOf(tenantId), schemaOf(tenantId));
-  return applied;
 }
 
 /** Puts the kept schema back in its place, in the caller's transaction; what was written since the switch goes with the new one. */

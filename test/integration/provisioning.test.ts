@@ -118,14 +118,8 @@ describe('P11: a provisioning ends ready or fully undone', () => {
 
   test('a process that stops in the middle hands over; the next one goes on where it was', async () => {
     const all = await withTenancy({}, async (tenancy) => tenancy.steps);
-    let blocked = () => undefined as void;
-    const arrived = new Promise<void>((resolve) => {
-      blocked = resolve;
-    });
-    let open = () => undefined as void;
-    const gate = new Promise<void>((resolve) => {
-      open = resolve;
-    });
+    const { promise: arrived, resolve: blocked } = Promise.withResolvers<void>();
+    const { promise: gate, resolve: open } = Promise.withResolvers<void>();
     const stuck = all.map((step) =>
       step.name === 'pool'
         ? {
