@@ -1,10 +1,12 @@
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { IngestMetrics } from '../ingest/index.ts';
+import type { QualityReport } from '../query-api/index.ts';
 import type { LogCounters } from '../sinks/index.ts';
 import type { TenantPools } from '../tenants/index.ts';
 import type { Lag } from './lag.ts';
 import { poolMetrics } from './pool-metrics.ts';
 import type { ProcessorThread } from './processor-thread.ts';
+import { qualityMetrics } from './quality-metrics.ts';
 
 /** What a scrape answers. */
 export interface Metrics {
@@ -20,6 +22,7 @@ export function createMetrics(from: {
   /** of the log that ingest appends to */
   log?: (() => LogCounters) | undefined;
   pools?: TenantPools | undefined;
+  quality?: (() => Promise<QualityReport>) | undefined;
 }): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
@@ -39,8 +42,10 @@ export function createMetrics(from: {
   const failures = gauge('tidemark_batch_failures_total', 'Batches that failed and were started over');
   const logGauges = from.log === undefined ? undefined : logMetrics(gauge);
   const readPools = from.pools === undefined ? undefined : poolMetrics(registry, from.pools);
+  const readQuality = from.quality === undefined ? undefined : qualityMetrics(registry, from.quality);
   const collect = async () => {
     readPools?.();
+    await readQuality?.();
     for (const [partition, records] of from.lag.byPartition()) lag.set({ partition: String(partition) }, records);
     requests.set(from.ingest.requests);
     events.set({ outcome: 'accepted' }, from.ingest.accepted);

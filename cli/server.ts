@@ -28,6 +28,7 @@ import { meterJobs } from './meters.ts';
 import { createMetrics } from './metrics.ts';
 import { openObjectStore } from './objects.ts';
 import { startProcessors } from './processor-thread.ts';
+import { watchQuality } from './quality-metrics.ts';
 import { openStorage } from './storage.ts';
 import { openTenancy } from './tenancy.ts';
 import { tenantJobs } from './tenant-pools.ts';
@@ -108,7 +109,14 @@ export async function startServer(
     await app.register(healthRoutes, {
       pool,
       log,
-      metrics: createMetrics({ ingest, lag, processors, log: counters, pools: tenancy.pools }),
+      metrics: createMetrics({
+        ingest,
+        lag,
+        processors,
+        log: counters,
+        pools: tenancy.pools,
+        quality: watchQuality({ pool, log, catalogue, now: Date.now }),
+      }),
     });
     if (settings.ROLES.has('ingest'))
       await app.register(ingestRoutes, {

@@ -15,6 +15,7 @@ import { pageRoutes } from './routes/pages.ts';
 import { planRoutes } from './routes/plans.ts';
 import { poolRoutes } from './routes/pools.ts';
 import { provisioningRoutes } from './routes/provisioning.ts';
+import { qualityRoutes } from './routes/quality.ts';
 import { ratingRoutes } from './routes/rating.ts';
 import { requestRoutes } from './routes/requests.ts';
 import { schemaHealthRoutes } from './routes/schema-health.ts';
@@ -28,6 +29,7 @@ import { withdrawalRoutes } from './routes/withdrawals.ts';
 
 export type { BillingOptions } from './billing-options.ts';
 export type { QueryOptions } from './options.ts';
+export { type QualityReport, qualityReport } from './quality/report.ts';
 
 /** Every route of reading and administration. */
 export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options) => {
@@ -38,6 +40,7 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(withdrawalRoutes, options);
   await app.register(requestRoutes, options);
   await app.register(operationRoutes, options);
+  await app.register(qualityRoutes, options);
   await app.register(jobRoutes, options);
   await app.register(tenantRoutes, options);
   await app.register(subjectRoutes, options);

@@ -278,6 +278,7 @@ describe('pages and traces', () => {
       `/api/v1/usage?tenant=${foreign}`,
       `/api/v1/performance?subject=${foreign}`,
       `/api/v1/subjects/${foreign}`,
+      `/api/v1/data-quality?subject=${foreign}`,
       `/api/v1/meters/tokens/stream?subject=${foreign}`,
       '/api/v1/requests/nothing',
     ])
@@ -292,6 +293,37 @@ describe('pages and traces', () => {
     const subjects = (await (await server.request('/api/v1/subjects', { headers })).json()) as { key: string }[];
     expect(subjects.map((subject) => subject.key)).toEqual(['s1']);
   });
+});
+
+test('data quality: late, missing, unknown, doubled and refused; the same as metrics', async () => {
+  const odd = { subject: 's1', data: { note: 'no value' } };
+  await send([
+    cloudEvent(8_000, Date.now() - HOUR / 2, { ...odd, type: 'queue_thing' }),
+    cloudEvent(8_001, Date.now(), { ...odd, type: 'api_call' }),
+    cloudEvent(8_001, Date.now(), { ...odd, type: 'api_call' }),
+  ]);
+  await server.settled();
+  interface Report {
+    late: { share: number };
+    tenants: { tenant: string; duplicates: number; late_share: number | null; commit_lag_p99_seconds: number }[];
+    partitions?: { pending: number; freshness_lag_seconds: number }[];
+    fields: { type: string; field: string; null_share: number }[];
+    unknown_event_types: { type: string }[];
+    missing_values: { meter: string; share: number }[];
+  }
+  const report = await server.json<Report>('/api/v1/data-quality?hours=1&subject=s1');
+  expect(report.partitions).toBeUndefined();
+  expect(report.tenants).toMatchObject([{ tenant: 's1', duplicates: 1 }]);
+  expect(report.unknown_event_types.map((one) => one.type)).toContain('queue_thing');
+  expect(report.late.share).toBeGreaterThan(0);
+  expect(report.missing_values.find((one) => one.meter === 'request_duration')?.share).toBe(1);
+  expect(report.fields.find((one) => one.type === 'api_call' && one.field === 'endpoint')?.null_share).toBe(1);
+  const whole = await server.json<Report>('/api/v1/data-quality?hours=168');
+  expect(whole.partitions?.every((one) => one.pending === 0 && one.freshness_lag_seconds === 0)).toBe(true);
+  expect(whole.tenants).toHaveLength(TENANTS);
+  const metrics = await (await server.request('/metrics')).text();
+  expect(metrics).toMatch(/tidemark_quality_missing_value_share\{meter="request_duration"\} /);
+  expect(metrics).toMatch(/tidemark_quality_freshness_lag_seconds\{partition="0"\} 0/);
 });
 
 /** Server-sent events of a stream, until enough were seen. */
@@ -353,6 +385,7 @@ describe('P6: bad questions have their own errors', () => {
     ['/api/v1/meters/tokens/group-by/nope/values', 'unknown_group'],
     ['/api/v1/meters/nope/stream', 'unknown_meter'],
     ['/api/v1/usage?windowSize=MINUTE', 'invalid_parameter'],
+    ['/api/v1/data-quality?hours=0', 'invalid_parameter'],
     ['/api/v1/usage?from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z', 'invalid_range'],
     ['/api/v1/performance?windowTimeZone=Mars', 'invalid_parameter'],
   ])('%s: %s', async (path, code) => {
