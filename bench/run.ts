@@ -5,6 +5,7 @@ import { table } from '../cli/demo/table.ts';
 import { billing } from './billing.ts';
 import { dedupeGrowth } from './dedupe.ts';
 import { kafkaEndToEnd, kafkaPipeline, kafkaProduce, sameJob } from './kafka.ts';
+import { migrations, pools } from './migrations.ts';
 import { query } from './query.ts';
 import { figures, RUNS, SCRATCH } from './report.ts';
 import { endToEnd, freshness, ingest, memory, pipeline } from './road.ts';
@@ -19,6 +20,8 @@ const BENCHES: Record<string, () => Promise<void>> = {
   'kafka-job': sameJob,
   'kafka-pipeline': kafkaPipeline,
   'kafka-e2e': kafkaEndToEnd,
+  migrations,
+  pools,
   memory,
   dedupe: dedupeGrowth,
   query,
