@@ -58,8 +58,11 @@ interface Desk {
   longestWaitMs: number;
 }
 
-/** While others starve, a connection serves its tenant's queue for so long before it makes room. */
-const QUANTUM_MS = 100;
+/**
+ * While others starve, a connection serves its tenant's queue for so long before it makes room: some times what opening
+ * it took, or a busy machine would do nothing but open connections.
+ */
+const quantumOf = (session: Session): number => Math.min(1_000, Math.max(100, 4 * session.openMs));
 /** A tenant unseen for so long is forgotten. */
 const FORGET_MS = 3_600_000;
 
@@ -302,7 +305,7 @@ export class Lender {
     // This one is counted in neither: it is neither lent nor idle now.
     const own = sizeOf(desk) + 1;
     if (sizeOf(other) + 1 < own) return true;
-    return sizeOf(other) < own && this.#options.now() - session.openedAt >= QUANTUM_MS;
+    return sizeOf(other) < own && this.#options.now() - session.openedAt >= quantumOf(session);
   }
 
   /** Closes the connection that is idle for longest, for the sake of `desk`. */

@@ -78,7 +78,7 @@ export function openTenantPools({ settings, urlOf, replicaUrlOf, onAlert, now }:
     new Lender({
       ...settings,
       limitOf: (tenant) => settings.sizes[classOf(tenant)],
-      open: async (tenant, onLost) => Session.open(tenant, await url(tenant), now(), onLost),
+      open: async (tenant, onLost) => Session.open(tenant, await url(tenant), now, onLost),
       now,
     });
   const primary = lenderOf(urlOf);

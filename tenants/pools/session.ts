@@ -29,9 +29,11 @@ const OPEN_WITHIN_MS = 5_000;
 /** One physical connection of one tenant. It never passes to another tenant. */
 export class Session {
   readonly tenant: string;
-  /** Unix ms: since when it is open, and since when it is idle */
-  readonly openedAt: number;
+  /** Unix ms: since when it can be lent, and since when it is idle */
+  openedAt: number;
   idleSince: number;
+  /** how long opening it took, ms */
+  openMs = 0;
   readonly #client: pg.Client;
   readonly #socket: Socket;
   #running = 0;
@@ -51,7 +53,12 @@ export class Session {
    * @param onLost the server closed it while nobody was looking
    * @throws what connecting threw
    */
-  static async open(tenant: string, url: string, now: number, onLost: (session: Session) => void): Promise<Session> {
+  static async open(
+    tenant: string,
+    url: string,
+    now: () => number,
+    onLost: (session: Session) => void,
+  ): Promise<Session> {
     const socket = new Socket();
     const client = new pg.Client({
       ...wayTo(url),
@@ -62,7 +69,7 @@ export class Session {
       // A statement whose connection was cut ends within a second: until then it would count against the server's limit.
       options: '-c timezone=UTC -c jit=off -c client_connection_check_interval=1s',
     });
-    const session = new Session(tenant, now, client, socket);
+    const session = new Session(tenant, now(), client, socket);
     client.on('error', () => {
       session.#broken = true;
       onLost(session);
@@ -73,6 +80,8 @@ export class Session {
       socket.destroy();
       throw error;
     }
+    session.openMs = now() - session.openedAt;
+    session.openedAt = now();
     return session;
   }
 
