@@ -1,4 +1,4 @@
-/** `npm run bench [-- NAME…]`: every figure from outside, durability on, its own result checked. One table, and bench/results.json. */
+/** `npm run bench [-- NAME…]`: every figure from outside, durability on, its own result checked. One table, and bench/results.json (`npm run docs` puts it into the README). */
 import { rmSync, writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { table } from '../cli/demo/table.ts';
@@ -7,7 +7,8 @@ import { dedupeGrowth } from './dedupe.ts';
 import { kafkaEndToEnd, kafkaPipeline, kafkaProduce, sameJob } from './kafka.ts';
 import { migrations, pools } from './migrations.ts';
 import { query } from './query.ts';
-import { figures, RUNS, SCRATCH } from './report.ts';
+import { figures, SCRATCH } from './report.ts';
+import { RESULTS, readResults } from './results.ts';
 import { endToEnd, freshness, ingest, memory, pipeline } from './road.ts';
 
 /** In the order in which they run. */
@@ -29,16 +30,23 @@ const BENCHES: Record<string, () => Promise<void>> = {
 };
 
 const wanted = process.argv.slice(2);
-for (const [name, bench] of Object.entries(BENCHES)) if (wanted.length === 0 || wanted.includes(name)) await bench();
+const results = readResults();
+for (const [name, bench] of Object.entries(BENCHES)) {
+  if (wanted.length > 0 && !wanted.includes(name)) continue;
+  const from = figures.length;
+  await bench();
+  results.benches[name] = { date: new Date().toISOString().slice(0, 10), figures: figures.slice(from) };
+}
 rmSync(SCRATCH, { recursive: true, force: true });
-const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'CPU'}, ${Math.round(totalmem() / 2 ** 30)} GB, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`;
-writeFileSync(
-  new URL('./results.json', import.meta.url),
-  `${JSON.stringify({ machine, runs: RUNS, figures }, null, 2)}\n`,
+results.machine = `${cpus().length} cores of ${cpus()[0]?.model ?? 'a CPU'}, ${Math.round(totalmem() / 2 ** 30)} GB, Node ${process.versions.node}`;
+// In the order of the list above, whatever was run when.
+results.benches = Object.fromEntries(
+  Object.keys(BENCHES).flatMap((name) => (results.benches[name] === undefined ? [] : [[name, results.benches[name]]])),
 );
+writeFileSync(RESULTS, `${JSON.stringify(results, null, 2)}\n`);
 process.stdout.write(
   `\n${table(
-    ['bench', 'figure (median of 3, range)', 'yardstick', 'aim'],
+    ['bench', 'figure', 'beside it, in the same run', 'aim'],
     figures.map((one) => [one.bench, one.figure, one.yardstick, one.aim]),
-  )}\n\n${machine}\n`,
+  )}\n\n${results.machine}\n`,
 );
