@@ -1,6 +1,7 @@
 export * from './avro/codec.ts';
 export * from './avro/primitives.ts';
 export type * from './checks.ts';
+export * from './csv.ts';
 export * from './errors.ts';
 export * from './event.ts';
 export * from './jobs.ts';

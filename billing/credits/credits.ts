@@ -77,24 +77,27 @@ export async function grantCredit(
   return made;
 }
 
-/**
- * Burns what a total needs, from the first grant on; `left` of the grants goes down.
- * @param periodFrom Unix ms; a grant that expired before is not touched
- */
-export function burn(
-  grants: readonly Grant[],
-  statement: { tenantId: string; currency: string; total: Exact; periodFrom: number; decimals: number },
-): Burn[] {
-  let due = statement.total;
+/** What a statement asks credit for. */
+export interface Payable {
+  tenantId: string;
+  currency: string;
+  total: Exact;
+  /** Unix ms; a grant that expired before is not touched */
+  periodFrom: number;
+}
+
+/** Burns what a total needs, from the first grant on; `left` of the grants goes down. */
+export function burn(grants: readonly Grant[], { tenantId, currency, total, periodFrom }: Payable): Burn[] {
+  let due = total;
   const burns: Burn[] = [];
   for (const grant of grants) {
     if (!due.gt(0)) break;
-    if (grant.tenantId !== statement.tenantId || grant.currency !== statement.currency || !grant.left.gt(0)) continue;
-    if (grant.expiresAt !== null && grant.expiresAt.getTime() <= statement.periodFrom) continue;
+    if (grant.tenantId !== tenantId || grant.currency !== currency || !grant.left.gt(0)) continue;
+    if (grant.expiresAt !== null && grant.expiresAt.getTime() <= periodFrom) continue;
     const taken = Exact.min(due, grant.left);
     grant.left = grant.left.minus(taken);
     due = due.minus(taken);
-    burns.push({ grant: grant.id, amount: taken.toFixed(statement.decimals) });
+    burns.push({ grant: grant.id, amount: taken.toFixed(minorUnitOf(currency)) });
   }
   return burns;
 }

@@ -1,3 +1,4 @@
+import { csvCell } from '../../schemas/index.ts';
 import type { ExportedLine } from '../statements/store.ts';
 
 const COLUMNS = [
@@ -38,9 +39,4 @@ export const groupText = (group: Readonly<Record<string, string | null>>): strin
     .map(([name, value]) => `${name}=${value ?? ''}`)
     .join(' ');
 
-/** A text that a spreadsheet would read as a formula gets a quote mark before it; numbers stay. */
-function cell(value: unknown): string {
-  const text = value === undefined || value === null ? '' : String(value);
-  const safe = /^[=+\-@\t\r]/.test(text) && !/^-?\d+(\.\d+)?$/.test(text) ? `'${text}` : text;
-  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-}
+const cell = (value: unknown): string => csvCell(value === undefined || value === null ? '' : String(value));

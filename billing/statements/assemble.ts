@@ -1,4 +1,4 @@
-import { type Burn, burntOf } from '../credits/credits.ts';
+import { type Burn, burntOf, type Payable } from '../credits/credits.ts';
 import { Exact, minorUnitOf, ZERO } from '../rating/index.ts';
 import { periodFrom } from '../subscriptions/periods.ts';
 import { rulesOf, type Subscription } from '../subscriptions/subscriptions.ts';
@@ -131,11 +131,11 @@ export function headOf(
   { subscription, period, segments }: Billed,
   lines: RatedLines,
   facts: Pick<Head, 'number' | 'revision' | 'replaces' | 'reason' | 'positions' | 'adjusted_since' | 'closed_at'>,
-  burns: (total: Exact, currency: string) => Burn[],
+  burns: (payable: Payable) => Burn[],
 ): Head {
   const currency = currencyOf({ subscription });
   const total = lines.total.toFixed(minorUnitOf(currency));
-  const credits = burns(lines.total, currency);
+  const credits = burns({ tenantId: subscription.tenantId, currency, total: lines.total, periodFrom: period.from });
   return {
     ...facts,
     tenant: subscription.customerId,

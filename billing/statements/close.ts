@@ -89,6 +89,8 @@ async function dueIds(deps: CloseDeps, before: number, except: string[]): Promis
 export async function inSeriesOrder<T>(pool: Pool, work: (client: PoolClient) => Promise<T>): Promise<T> {
   return withTransaction(pool, async (client) => {
     await client.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ');
+    // A batch may wait for another one, and read a year: it is bounded by its size, not by the clock.
+    await client.query('SET LOCAL statement_timeout = 0');
     await client.query('LOCK TABLE statement_series IN EXCLUSIVE MODE');
     return work(client);
   });
@@ -150,14 +152,7 @@ export async function makeStatements(
         adjusted_since: iso(since),
         closed_at: iso(closedAt),
       },
-      (total, currency) =>
-        burn(grants, {
-          tenantId: one.subscription.tenantId,
-          currency,
-          total,
-          periodFrom: one.period.from,
-          decimals: minorUnitOf(currency),
-        }),
+      (payable) => burn(grants, payable),
     );
     return finish(serial, head, own);
   });

@@ -1,7 +1,6 @@
 import type { Pool } from 'pg';
 import { withTransaction } from '../../sinks/index.ts';
 import { burn, loadGrants } from '../credits/credits.ts';
-import { minorUnitOf } from '../rating/index.ts';
 import { periodAt } from '../subscriptions/periods.ts';
 import { rulesOf, type Subscription } from '../subscriptions/subscriptions.ts';
 import { type BillingPorts, readUsages } from '../usage/source.ts';
@@ -49,15 +48,7 @@ export async function draftStatements(
         adjusted_since: iso(since),
         closed_at: iso(now),
       };
-      const head = headOf(one, own, facts, (total, currency) =>
-        burn(grants, {
-          tenantId: one.subscription.tenantId,
-          currency,
-          total,
-          periodFrom: one.period.from,
-          decimals: minorUnitOf(currency),
-        }),
-      );
+      const head = headOf(one, own, facts, (payable) => burn(grants, payable));
       return { head, lines: own.read() };
     });
   });

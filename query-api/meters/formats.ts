@@ -1,4 +1,5 @@
 /** How rows of an answer are written: JSON (OpenMeter's, or exact), CSV, NDJSON. Text is made by hand: answers have many rows. */
+import { csvCell } from '../../schemas/index.ts';
 import type { MeterQuery, MeterRow } from './run-query.ts';
 
 export const EXACT = 'application/vnd.tidemark+json';
@@ -107,10 +108,4 @@ function csv({ bySubject, groupBy }: Answered): RowFormat {
     row: ({ windowStart, windowEnd, key, value }) =>
       [iso(windowStart), iso(windowEnd), ...key.map((cell) => csvCell(cell ?? '')), value].join(','),
   };
-}
-
-/** RFC 4180; a leading =, +, -, @ of a text is no formula: it gets a quote mark before it, numbers stay. */
-function csvCell(cell: string): string {
-  const safe = /^[=+\-@\t\r]/.test(cell) && !/^-?\d+(\.\d+)?$/.test(cell) ? `'${cell}` : cell;
-  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

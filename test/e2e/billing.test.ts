@@ -172,7 +172,12 @@ test('P8: usage becomes a statement by itself, which is told of, replayed, print
   );
   expect((await server.post(lines)).status).toBe(204);
   await server.settled();
-  const subscription = await call('POST', '/api/v1/subscriptions', { tenant: 'acme', plan: 'pro', start: at(start) });
+  const subscription = await call('POST', '/api/v1/subscriptions', {
+    tenant: 'acme',
+    plan: 'pro',
+    start: at(start),
+    end: null,
+  });
   expect(subscription.status).toBe(201);
   const closed = await until(async () => (await call('GET', '/api/v1/statements?tenant=acme')).body.data?.[0]);
   // 20 + 3001.5 × 0.01 + 1000.5 × 0.001 + (2 + 0.5)
