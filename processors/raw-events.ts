@@ -47,7 +47,8 @@ export class RawEventWriter {
     this.#nameBytes = names.names.map((name) => Buffer.from(name));
     this.#columnSlots = ATTRIBUTE_COLUMNS.map((column) => ({ slot: names.slotOf(column.name), column }));
     const withColumn = new Set(this.#columnSlots.map(({ slot }) => slot));
-    this.#plainSlots = names.names.map((_, slot) => slot).filter((slot) => !withColumn.has(slot));
+    // A dotted name was nested: it stands in the event's own JSON already.
+    this.#plainSlots = names.names.flatMap((name, slot) => (withColumn.has(slot) || name.includes('.') ? [] : [slot]));
   }
 
   /**
@@ -161,7 +162,7 @@ export class RawEventWriter {
       const kind = event.kinds[slot] as number;
       if (kind === ABSENT) continue;
       const name = this.#nameBytes[slot] as Buffer;
-      if (name.includes(DOT) || this.#isField(event, slot)) continue;
+      if (this.#isField(event, slot)) continue;
       this.#member(
         name,
         0,
