@@ -6,7 +6,7 @@ import { TIME_TABLES } from '../schemas/index.ts';
 import { detectEngine } from '../sinks/index.ts';
 import { openEmbeddedPostgresPool } from './database.ts';
 import { TENANTS } from './load.ts';
-import { KEY } from './process.ts';
+import { type BenchServer, KEY } from './process.ts';
 import { add, fresh, median, SCRATCH } from './report.ts';
 
 const DAYS = 30;
@@ -67,15 +67,24 @@ const QUESTIONS: readonly Question[] = (
 export async function query(): Promise<void> {
   const server = await fresh('query');
   const database = await openEmbeddedPostgresPool(`${SCRATCH}query`);
+  try {
+    await ask(server, database.pool);
+  } finally {
+    await database.close();
+    await server.stop();
+  }
+}
+
+async function ask(server: BenchServer, pool: pg.Pool): Promise<void> {
   const to = Math.floor(Date.now() / DAY) * DAY;
   const from = to - DAYS * DAY;
-  const events = await fillMonth(database.pool, from, to);
+  const events = await fillMonth(pool, from, to);
   for (const { name, meter, parameters, sql } of QUESTIONS) {
     const raw: number[] = [];
     let expected: number[] = [];
     for (let i = 0; i < 2; i++) {
       const began = performance.now();
-      const { rows } = await database.pool.query<(string | number)[]>({
+      const { rows } = await pool.query<(string | number)[]>({
         text: sql,
         values: [iso(from), iso(to)],
         rowMode: 'array',
@@ -110,8 +119,6 @@ export async function query(): Promise<void> {
       'p95 < 50 ms; ≥ 100 ×',
     );
   }
-  await database.close();
-  await server.stop();
 }
 
 /** Sums are the same, percentiles within 1 %. */

@@ -32,15 +32,22 @@ export interface Snapshot {
 export async function openSnapshot(pool: Pool): Promise<Snapshot> {
   const client = await pool.connect();
   let open = true;
+  // A server that ends the connection between two statements must not end the process; the next statement fails.
+  let lost: Error | undefined;
+  const onLost = (error: Error) => {
+    lost = error;
+  };
+  client.on('error', onLost);
   const close = async (broken?: Error) => {
     if (!open) return;
     open = false;
     try {
-      if (broken === undefined) await client.query('COMMIT');
+      if (broken === undefined && lost === undefined) await client.query('COMMIT');
     } catch (error) {
       broken = error instanceof Error ? error : new Error(String(error));
     }
-    client.release(broken);
+    client.off('error', onLost);
+    client.release(broken ?? lost);
   };
   try {
     const shards = await boundsOf(client);
