@@ -33,9 +33,10 @@ export interface PlannedVersion {
   undo: Undo['kind'];
 }
 
-/** Small customers first: what goes wrong goes wrong for few. */
+/** Small customers first: what goes wrong goes wrong for few. One on its way to another shard is left for the next run. */
 const TENANTS = `
   SELECT t.id FROM tenant_schemas AS s JOIN tenants AS t ON t.id = s.tenant_id WHERE t.status IN ('ready', 'suspended')
+    AND NOT EXISTS (SELECT FROM tenant_moves AS m WHERE m.tenant_id = t.id)
   ORDER BY array_position(ARRAY['free', 'discovered', 'standard', 'enterprise'], t.tier), t.created_at, t.id`;
 
 /** What is applied in every tenant's schema, over all databases. */

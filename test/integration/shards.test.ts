@@ -10,6 +10,7 @@ import {
   openSecretBox,
   openShardDatabases,
   pickShard,
+  planMigration,
   prepareDatabase,
   readStructure,
   type ShardDatabases,
@@ -17,6 +18,7 @@ import {
 } from '../../tenants/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { createTenants, type Fleet, fleetUrl, openFleet } from '../support/tenant-fleet.ts';
+import { SAMPLES } from '../support/tenant-migrations.ts';
 
 const secrets = openSecretBox('a key of at least thirty-two characters');
 let main: TestDatabase;
@@ -145,6 +147,12 @@ test.each(['close', 'copy', 'switch', 'clean'])('P10: cut off at %s, the next tr
   );
   await seen;
   expect((await main.pool.query('SELECT step FROM tenant_moves')).rows).toEqual([{ step }]);
+  // A migration leaves a tenant on its way alone.
+  const plan = await planMigration(
+    { ...fleet.deps, migrations: () => [...fleet.deps.migrations(), SAMPLES.labels] },
+    { lockMs: 2_000, statementMs: 20_000 },
+  );
+  expect(plan.tenants.toSorted()).toEqual(ids.slice(1).toSorted());
   await move(to);
   expect(await shards.shardOf(at(0))).toBe(to);
   expect(await fingerprint()).toBe(before);
