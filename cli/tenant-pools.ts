@@ -26,7 +26,7 @@ import {
 /** A migration run whose process is silent for so long is taken from it. */
 const LEASE_SECONDS = 15;
 
-/** @param urlOf connection URL of a tenant's own role @param on a database with the roles and passwords of another URL */
+/** @param urlOf connection URL of a tenant's own role */
 export async function openPools(deps: {
   pool: Pool;
   settings: Settings;
