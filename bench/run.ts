@@ -2,6 +2,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { table } from '../cli/demo/table.ts';
+import { archive, archiveBeside, archiveQuery } from './archive.ts';
 import { billing } from './billing.ts';
 import { dedupeGrowth } from './dedupe.ts';
 import { kafkaEndToEnd, kafkaPipeline, kafkaProduce, sameJob } from './kafka.ts';
@@ -26,6 +27,9 @@ const BENCHES: Record<string, () => Promise<void>> = {
   memory,
   dedupe: dedupeGrowth,
   query,
+  archive,
+  'archive-beside': archiveBeside,
+  'archive-query': archiveQuery,
   billing,
 };
 
