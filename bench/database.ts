@@ -1,12 +1,13 @@
 import pg from 'pg';
 import { BUILTIN_METERS } from '../metering/index.ts';
 import { startEmbeddedPostgres } from '../sinks/index.ts';
+import { databaseOf } from './external-database.ts';
 
 /** The database of a running bench server, for yardsticks and for data that would take a month to come in. */
 export async function openEmbeddedPostgresPool(data: string) {
-  const server = await startEmbeddedPostgres(`${data}/postgres`);
+  const url = databaseOf(data) ?? (await startEmbeddedPostgres(`${data}/postgres`)).url;
   const pool = new pg.Pool({
-    connectionString: server.url,
+    connectionString: url,
     options: '-c search_path=tidemark -c timezone=UTC',
     max: 2,
   });

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { openReader } from '../cli/demo/totals.ts';
+import { databaseOf } from './external-database.ts';
 
 export const KEY = 'bench-admin-key-0123456789-0123456789';
 
@@ -50,12 +51,14 @@ export async function run(
 
 /** A Tidemark server with durability on, as `npm start` runs it. */
 export async function startBenchServer(data: string, env: Record<string, string> = {}): Promise<BenchServer> {
+  const url = databaseOf(data);
   const server = await run('../cli/main.ts', ['start'], {
     PORT: '0',
     TIDEMARK_DATA: data,
     TIDEMARK_ADMIN_KEY: KEY,
     LOG_LEVEL: 'warn',
     LAG_LIMIT: '100000000',
+    ...(url === undefined ? {} : { DATABASE_URL: url }),
     ...env,
   });
   const reader = openReader(server.url, KEY);

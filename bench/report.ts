@@ -1,6 +1,7 @@
 /** What the benches share: the figures, how they are said, a fresh server. */
 import { mkdirSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { remakeDatabase } from './external-database.ts';
 import { type BenchServer, startBenchServer } from './process.ts';
 
 export interface Figure {
@@ -26,5 +27,6 @@ export const spread = (values: number[]) =>
 export async function fresh(name: string, env: Record<string, string> = {}): Promise<BenchServer> {
   rmSync(`${SCRATCH}${name}`, { recursive: true, force: true });
   mkdirSync(SCRATCH, { recursive: true });
+  await remakeDatabase(`${SCRATCH}${name}`);
   return startBenchServer(`${SCRATCH}${name}`, env);
 }
