@@ -92,7 +92,7 @@ export const fileTotals = (source: string): string =>
 
 /** PostgreSQL: by tenant, what the rows of `source` add up to; the sums are exact (DuckDB's decimals are slow at this). */
 export const sourceTotals = (source: string): string => `
-  SELECT e.tenant_id, any_value(coalesce(t.customer_id, e.tenant_id::text)) AS customer_id, count(*)::float8 AS rows,
+  SELECT e.tenant_id, min(coalesce(t.customer_id, e.tenant_id::text)) AS customer_id, count(*)::float8 AS rows,
     sum(${SOURCE_CHECK})::text AS row_check, coalesce(sum(e.tokens_consumed), 0)::text AS tokens_consumed,
     coalesce(sum(e.duration_ms), 0)::text AS duration_ms
   ${source} GROUP BY e.tenant_id`;
