@@ -213,7 +213,9 @@ describe('P7: a tenant through the API', () => {
     expect(rows).toContainEqual(
       expect.objectContaining({ action: 'GET /api/v1/events', key: 'admin', reason: 'ticket 7: "quoted" snow' }),
     );
-    const admin = `postgres://tidemark:${readFileSync(join(server.data, 'postgres/password'), 'utf8')}@${new URL(await databaseUrl('typed')).host}/postgres`;
+    const admin =
+      server.externalUrl ??
+      `postgres://tidemark:${readFileSync(join(server.data, 'postgres/password'), 'utf8')}@${new URL(await databaseUrl('typed')).host}/postgres`;
     for (const sql of [
       'DELETE FROM tidemark.audit_log',
       `UPDATE tidemark.audit_log SET reason = ''`,

@@ -71,6 +71,11 @@ export class TestServer {
     return performance.now() - began;
   }
 
+  /** As the platform, where the database is not the embedded one. */
+  get externalUrl(): string | undefined {
+    return this.#database?.url;
+  }
+
   get pid(): number {
     return this.#child?.pid ?? 0;
   }
