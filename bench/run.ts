@@ -11,6 +11,7 @@ import { query } from './query.ts';
 import { figures, SCRATCH } from './report.ts';
 import { RESULTS, readResults } from './results.ts';
 import { endToEnd, freshness, ingest, memory, pipeline } from './road.ts';
+import { provisioning } from './tenants.ts';
 
 /** In the order in which they run. */
 const BENCHES: Record<string, () => Promise<void>> = {
@@ -31,6 +32,7 @@ const BENCHES: Record<string, () => Promise<void>> = {
   'archive-beside': archiveBeside,
   'archive-query': archiveQuery,
   billing,
+  provisioning,
 };
 
 const wanted = process.argv.slice(2);

@@ -179,6 +179,12 @@ export const ERRORS = {
     'The tenant has no schema',
     'Only events have made it known: POST /api/v1/tenants with its customer_id provisions it.',
   ),
+  tenant_on_shard: kind(
+    409,
+    false,
+    'The tenant lives on another shard',
+    'Move it first: tidemark shards move <ref> main.',
+  ),
   idempotency_mismatch: kind(
     422,
     false,

@@ -57,3 +57,4 @@ export { createBackupJobs } from './backup/jobs.ts';
 export { type BackupManifest, listBackups, readManifest } from './backup/manifest.ts';
 export { type RestoreDeps, restoreBackup } from './backup/restore.ts';
 export { takeBackup } from './backup/take.ts';
+export { requireSchemaHere } from './lifecycle/state.ts';

@@ -1,7 +1,7 @@
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify';
 import { type Static, Type } from 'typebox';
 import { type Tenant, TidemarkError } from '../../schemas/index.ts';
-import { listBackups, readManifest } from '../../tenants/index.ts';
+import { listBackups, readManifest, requireSchemaHere } from '../../tenants/index.ts';
 import { requirePlatform } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
@@ -25,7 +25,7 @@ export const backupRoutes: FastifyPluginAsync<QueryOptions> = async (app, { dire
     async (request, reply) => {
       const { id } = await find(request, request.params.ref);
       // A tenant without a schema is refused here, not in a job that nobody looks at.
-      await tenancy.urlOf(id);
+      await requireSchemaHere(tenancy.pool, id);
       return reply.code(202).send({ job: (await jobs.request('tenant_backup', { tenant: id })).id });
     },
   );
@@ -53,7 +53,7 @@ export const backupRoutes: FastifyPluginAsync<QueryOptions> = async (app, { dire
       const tenant = await find(request, request.params.ref);
       const into = request.body?.into === undefined ? tenant : await find(request, request.body.into);
       const { id } = await readManifest(tenancy.objects, tenant.id, request.params.backup);
-      await tenancy.urlOf(into.id);
+      await requireSchemaHere(tenancy.pool, into.id);
       const run = await jobs.request('tenant_restore', { tenant: tenant.id, backup: id, into: into.id });
       return reply.code(202).send({ job: run.id });
     },

@@ -7,6 +7,7 @@ import {
   listAudit,
   resumeTenant,
   rotateKeys,
+  requireSchemaHere,
   schemaOf,
   suspendTenant,
   tenantConfiguration,
@@ -165,6 +166,7 @@ export const lifecycleRoutes: FastifyPluginAsync<QueryOptions> = async (
     { schema: describe('Everything of the tenant as NDJSON: its own tables and its usage, one snapshot') },
     async (request, reply) => {
       const { id } = await find(request);
+      await requireSchemaHere(control, id);
       return reply.type('application/x-ndjson').send(exportTenant(control, id));
     },
   );

@@ -8,7 +8,7 @@ import type { ClientBase, Pool } from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { type Tenant, TidemarkError } from '../../schemas/index.ts';
 import { type ObjectStore, quoteIdentifier } from '../../sinks/index.ts';
-import { changeTenant } from '../lifecycle/state.ts';
+import { changeTenant, requireMain } from '../lifecycle/state.ts';
 import { ownerRoleOf } from '../schema/names.ts';
 import { buildNext, nextSchemaOf, switchToNext } from '../tenant-migrations/blue-green.ts';
 import { loadTables, setSequences, within } from '../tenant-migrations/table-data.ts';
@@ -61,6 +61,7 @@ export async function restoreBackup(
   });
   const tenant = await changeTenant(pool, targetId, async (client, locked) => {
     if (!locked.provisioned) throw new TidemarkError('tenant_unprovisioned', 'restore into a provisioned tenant');
+    requireMain(locked.shard);
     await buildNext(client, targetId, applied);
     fault?.('restore/built');
     const next = nextSchemaOf(targetId);

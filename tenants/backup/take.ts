@@ -7,6 +7,7 @@ import { to as copyTo } from 'pg-copy-streams';
 import { TidemarkError } from '../../schemas/index.ts';
 import type { ObjectStore } from '../../sinks/index.ts';
 import type { TenantConfiguration } from '../configuration.ts';
+import { requireSchemaHere } from '../lifecycle/state.ts';
 import { schemaOf } from '../schema/names.ts';
 import { appliedVersions } from '../tenant-migrations/apply.ts';
 import { listTables, readSequences, within } from '../tenant-migrations/table-data.ts';
@@ -34,6 +35,7 @@ export async function takeBackup(
   let broken = true;
   try {
     await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+    await requireSchemaHere(client, tenantId);
     const { rows } = await client.query<BackupManifest['tenant'] & { configuration: TenantConfiguration | null }>(
       TENANT,
       [tenantId],

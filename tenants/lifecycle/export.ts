@@ -4,6 +4,7 @@ import { to as copyTo } from 'pg-copy-streams';
 import { quoteIdentifier } from '../../sinks/index.ts';
 import { AS_LINES } from '../backup/sources.ts';
 import { schemaOf } from '../schema/names.ts';
+import { requireSchemaHere } from './state.ts';
 import { SHARED_VIEWS } from '../schema/shared-views.ts';
 
 const OWN_TABLES = `
@@ -27,6 +28,7 @@ async function* linesOf(pool: Pool, tenantId: string): AsyncGenerator<Buffer> {
   let broken = true;
   try {
     await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+    await requireSchemaHere(client, tenantId);
     const { rows } = await client.query<{ line: string }>(CONFIGURATION, [tenantId]);
     yield Buffer.from(`{"tenant":${rows[0]?.line ?? 'null'}}\n`);
     const schema = schemaOf(tenantId);

@@ -8,7 +8,7 @@ import { platformRoles } from '../schema/platform-roles.ts';
 import { scramVerifier } from '../schema/scram.ts';
 import { limitRole, ROLE_LIMITS } from '../schema/tenant-schema.ts';
 import type { SecretBox } from '../secrets/cipher.ts';
-import { changeTenant, readTenant, setLogin } from './state.ts';
+import { changeTenant, readTenant, requireMain, setLogin } from './state.ts';
 
 /** Ingest and SQL are refused from now on; what is stored stays readable. Idempotent. */
 export function suspendTenant(pool: Pool, tenantId: string): Promise<Tenant> {
@@ -66,7 +66,7 @@ export interface TenantChange {
  */
 export async function updateTenant(pool: Pool, tenantId: string, change: TenantChange): Promise<Tenant> {
   try {
-    return await changeTenant(pool, tenantId, async (client, { tenant, provisioned }) => {
+    return await changeTenant(pool, tenantId, async (client, { tenant, provisioned, shard }) => {
       const { slug, name, email, tier, features } = change;
       if (!provisioned)
         throw new TidemarkError('tenant_unprovisioned', 'only events have made the tenant known: provision it first');
@@ -76,6 +76,7 @@ export async function updateTenant(pool: Pool, tenantId: string, change: TenantC
         [tenantId, slug ?? null, name ?? null, tier ?? null, email !== undefined, email ?? null],
       );
       if (tier !== undefined && tier !== tenant.tier) {
+        requireMain(shard);
         await client.query(limitRole(tenantId, ROLE_LIMITS[tier], await platformRoles(client)));
         const { limits, features: given } = tierConfiguration(tier);
         await client.query(
@@ -123,7 +124,8 @@ export function rotateKeys(
   tenantId: string,
   graceSeconds: number,
 ): Promise<RotatedKeys> {
-  return changeTenant(pool, tenantId, async (client, { provisioned }) => {
+  return changeTenant(pool, tenantId, async (client, { provisioned, shard }) => {
+    requireMain(shard);
     const { rows: old } = await client.query<{ id: string; scopes: Scope[] }>(RETIRE, [tenantId, graceSeconds]);
     const held = new Set(old.flatMap((key) => key.scopes));
     const scopes =
