@@ -41,7 +41,7 @@ export async function replayStatement(
   const period = subscription && periodFrom(rulesOf(subscription), Date.parse(head.period.from));
   if (subscription === undefined || period === undefined) throw new Error(`the subscription of ${head.number} is gone`);
   const billed = billedPeriod({ ...subscription, customerId: head.tenant }, period);
-  const source = (needs: readonly Need[]) => readRaw(deps.pool, deps, needs, head.positions);
+  const source = (needs: readonly Need[]) => readRaw(deps, needs, head.positions);
   const options = { before: serial, since: Date.parse(head.adjusted_since) };
   const lines = (await assembleLines(deps.pool, source, [billed], options)).get(billed) ?? new RatedLines();
   const { number, revision, replaces, reason, positions, adjusted_since, closed_at } = head;

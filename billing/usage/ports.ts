@@ -30,8 +30,8 @@ export interface RawEvent {
 }
 
 /**
- * A tenant's raw events with `from` ≤ timestamp < `to` that lie before the positions, in any order. The database's, the
- * archive's, or both.
+ * A tenant's raw events with `from` ≤ timestamp < `to` that lie before the positions, in any order, less those that were
+ * voided or replaced before the positions. The database's, the archive's, or both.
  */
 export type ReadRawEvents = (query: {
   tenantId: string;

@@ -4,7 +4,7 @@
  */
 import { type Meter, type MeterFilter, propertyOf, RESERVED_TYPE, TidemarkError } from '../../schemas/index.ts';
 import { type Exact, readDecimal, show, ZERO } from '../rating/index.ts';
-import type { FindMeter, Position, Queryable, RawEvent, ReadRawEvents, UsageRow } from './ports.ts';
+import type { FindMeter, Position, RawEvent, ReadRawEvents, UsageRow } from './ports.ts';
 import { type Need, questionOf, type Usages } from './usage.ts';
 
 /**
@@ -12,7 +12,6 @@ import { type Need, questionOf, type Usages } from './usage.ts';
  * @throws TidemarkError `unknown_meter`
  */
 export async function readRaw(
-  database: Queryable,
   ports: { findMeter: FindMeter; readRawEvents: ReadRawEvents },
   needs: readonly Need[],
   positions: readonly Position[],
@@ -29,26 +28,10 @@ export async function readRaw(
   if (first !== undefined) {
     const from = Math.min(...needs.map((need) => need.from));
     const to = Math.max(...needs.map((need) => need.to));
-    const withdrawn = await withdrawnKeys(database, first.tenantId, positions);
     for await (const event of ports.readRawEvents({ tenantId: first.tenantId, from, to, positions }))
-      if (!event.type.startsWith(RESERVED_TYPE) && !withdrawn.has(event.key))
-        for (const counter of all) counter.add(event);
+      if (!event.type.startsWith(RESERVED_TYPE)) for (const counter of all) counter.add(event);
   }
   return (need) => counters.get(questionOf(need))?.rows(need.customerId) ?? [];
-}
-
-/** Events that were voided or replaced before the positions: they stand in the raw events, but count no more. */
-async function withdrawnKeys(
-  database: Queryable,
-  tenantId: string,
-  positions: readonly Position[],
-): Promise<Set<string>> {
-  const { rows } = await database.query<{ key: string }>(
-    `SELECT DISTINCT w.key::text AS key FROM withdrawals AS w
-     JOIN unnest($2::int[], $3::bigint[]) AS p(shard, next) ON w.shard = p.shard AND w.log_offset < p.next WHERE w.tenant_id = $1`,
-    [tenantId, positions.map((one) => one.shard), positions.map((one) => one.next)],
-  );
-  return new Set(rows.map((row) => row.key));
 }
 
 interface Cell {

@@ -31,7 +31,7 @@ export async function readUsages(
   );
   const raw = new Map<string, Usages>();
   for (const [customer, own] of Map.groupBy(needs.filter(fromRaw), (need) => need.customerId))
-    raw.set(customer, await readRaw(database, ports, own, positions));
+    raw.set(customer, await readRaw(ports, own, positions));
   return (need) => (fromRaw(need) ? (raw.get(need.customerId)?.(need) ?? []) : rollups(need));
 }
 
