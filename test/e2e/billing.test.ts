@@ -255,6 +255,26 @@ test('drafts, what-if and the business in numbers', async () => {
   });
 });
 
+test('P8: an event that is voided after the close comes off the next statement; the closed one stays as it was', async () => {
+  const gone = await server.request('/api/v1/events/r0?subject=acme&reason=test', { method: 'DELETE' });
+  expect(gone.status).toBeLessThan(300);
+  await server.settled();
+  const [draft] = (await call('GET', '/api/v1/statements?tenant=acme&status=draft')).body.data ?? [];
+  // Tokens: 20.01 instead of 30.02 (30.015 was rounded up); calls: half of one less.
+  expect(draft).toMatchObject({
+    total: '9.49',
+    lines: [
+      { kind: 'charge', amount: '20.00' },
+      { quantity: '0' },
+      { quantity: '0' },
+      { quantity: '0' },
+      { kind: 'adjustment', adjusts: 'S-000001', meter: 'tokens', quantity: '-1000.5', amount: '-10.01' },
+      { kind: 'adjustment', adjusts: 'S-000001', meter: 'api_calls', quantity: '-1', amount: '-0.50' },
+    ],
+  });
+  expect((await call('POST', '/api/v1/statements/S-000001/replay')).body).toMatchObject({ identical: true });
+});
+
 test('tidemark plans and statements say the same in a terminal; replay ends with 0 where it is identical', async () => {
   expect((await tidemark('statements', 'list', '--tenant', 'acme')).stdout).toContain('S-000001');
   expect(JSON.parse((await tidemark('statements', 'replay', 'S-000001')).stdout)).toMatchObject({ identical: true });
