@@ -179,6 +179,9 @@ test('P3: a changed meter answers by its old groups until the new ones know the 
   const plain = Array.from({ length: 500 }, (_, i) => eventOf(i)).filter((one) => one.type === 'call');
   expect((await total(after))?.c).toBe(String(plain.length));
   await running.stop();
+  // A purge of whose meter it is removes it, versions included.
+  expect((await pool.query(`DELETE FROM meters WHERE slug = 'changing'`)).rowCount).toBe(1);
+  expect((await pool.query('SELECT FROM meter_versions')).rowCount).toBe(0);
 }, 60_000);
 
 const fail = (): never => {
