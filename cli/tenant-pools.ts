@@ -26,6 +26,17 @@ import {
 /** A migration run whose process is silent for so long is taken from it. */
 const LEASE_SECONDS = 15;
 
+/** Most connections that this process opens beside the tenants' pools: HTTP, control plane, schemas, processors, archive. */
+const ownConnections = (settings: Settings): number =>
+  settings.DATABASE_POOL +
+  settings.PROVISIONING_AT_ONCE +
+  2 +
+  settings.MIGRATION_PARALLEL +
+  1 +
+  settings.LOG_PARTITIONS * 2 +
+  2 +
+  4;
+
 /** @param urlOf connection URL of a tenant's own role */
 export async function openPools(deps: {
   pool: Pool;
@@ -41,6 +52,7 @@ export async function openPools(deps: {
       budget: await fitBudget(pool, {
         connections: settings.TENANT_CONNECTIONS,
         administration: settings.TENANT_CONNECTIONS_ADMIN,
+        own: ownConnections(settings),
       }),
       sizes: { hot: settings.TENANT_POOL_HOT, warm: settings.TENANT_POOL_WARM, cold: settings.TENANT_POOL_COLD },
       waitMs: settings.TENANT_POOL_WAIT_MS,

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import {
+  fitBudget,
   openTenantPools,
   type PoolSettings,
   rank,
@@ -211,6 +212,18 @@ describe('sizes', () => {
     release();
     await Promise.all(work);
   });
+});
+
+test('the budget is what the settings allow, and never what the server needs for others', async () => {
+  const budgetOf = (connections: number, administration: number, own: number) =>
+    fitBudget(database.pool, { connections, administration, own });
+  expect(await budgetOf(30, 20, 5)).toBe(10);
+  expect(await budgetOf(1, 20, 5)).toBe(1);
+  const { rows } = await database.pool.query<{ most: number }>(
+    "SELECT current_setting('max_connections')::int AS most",
+  );
+  expect(await budgetOf(100_000, 20, 50)).toBeLessThanOrEqual((rows[0]?.most ?? 0) - 55);
+  expect((await budgetOf(100_000, 20, 0)) - (await budgetOf(100_000, 20, 50))).toBe(35);
 });
 
 describe('under pressure', () => {
