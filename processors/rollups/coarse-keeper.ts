@@ -70,7 +70,10 @@ export class CoarseKeeper {
       const hours = new Set(rows.map((row) => row.hour).filter((hour) => hour < day + DAY));
       await this.#fold(client, { day, hours, wholeDay: day + DAY <= this.#until, again: true }, this.#until, meters);
     }
-    const wait = Math.max(refoldMs, (performance.now() - began) * SHARE);
+    // An import of old events makes many days stale: one after another, each after a rest of its own length.
+    const more = rows.some((row) => row.hour >= (first?.hour ?? 0) + DAY);
+    const rest = (performance.now() - began) * SHARE;
+    const wait = more ? rest : Math.max(refoldMs, rest);
     this.#nextLook = this.#deps.now() + (refoldMs === 0 ? 0 : wait);
   }
 
