@@ -108,4 +108,17 @@ describe('the archive', () => {
     expect(rows).toEqual([{ n: '2501', keys: '2501' }]);
     expect(await runArchive(deps, always())).toMatchObject({ archived: [], rows: 0, left: {} });
   });
+
+  test('P13: big events in little memory make more files, and all of them are there', async () => {
+    const start = DAY + 86_400_000;
+    const filler = 'x'.repeat(50_000);
+    const big = Array.from({ length: 600 }, (_, i) =>
+      event(`big-${i}`, { timestamp: start + i * 1_000, data: `{"filler":"${i}${filler}${i * 7919}"}` }),
+    );
+    await takeIn(database.pool, big, log);
+    const small = { ...deps, settings: { ...deps.settings, memoryBytes: 40e6 } };
+    expect(await runArchive(small, always())).toMatchObject({ rows: 600, left: {} });
+    const manifest = JSON.parse(readFileSync(join(deps.root, 'objects/events/date=2026-01-02/manifest.json'), 'utf8'));
+    expect(manifest.files.length).toBeGreaterThan(1);
+  }, 120_000);
 });

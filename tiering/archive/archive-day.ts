@@ -26,7 +26,7 @@ import type { Progress, TieringDeps } from '../ports.ts';
 import { type DayRow, renewDay, type StoredManifest, setCurrent, setPending, setVerified } from './day-state.ts';
 import { fetchFile } from './fetch-file.ts';
 import { addTotals, digestOf, noTotals, readFiles, readSpool, spool, type Totals, writePart } from './part-file.ts';
-import { copyOf, type DayPlan, planDay, type Slice } from './plan.ts';
+import { copyOf, type DayPlan, planDay, type Slice, splitSlice } from './plan.ts';
 
 /**
  * Brings a day to `verified`: everything that the log had committed when it was planned is in files that were read back.
@@ -138,10 +138,15 @@ async function writeParts(work: Work): Promise<{ files: ManifestFile[]; totals: 
   const files: ManifestFile[] = [];
   const generation = ((row.pending ?? row.current)?.manifest.generation ?? 0) + 1;
   let next = await nextPart(deps, row.day);
-  for (const slice of plan.slices) {
+  const waiting = [...plan.slices];
+  for (let slice = waiting.shift(); slice !== undefined; slice = waiting.shift()) {
     run.signal.throwIfAborted();
     const began = performance.now();
-    const part = await writeSlice(work, slice);
+    const part = await writeOrSplit(work, slice);
+    if (Array.isArray(part)) {
+      waiting.unshift(...part);
+      continue;
+    }
     const key = partKey(row.day, next++);
     await putPart(deps, key, part);
     deps.fault?.('part-stored');
@@ -163,6 +168,22 @@ async function writeParts(work: Work): Promise<{ files: ManifestFile[]; totals: 
     await pauseFor(deps, performance.now() - began, run.signal);
   }
   return { files, totals };
+}
+
+/** A slice whose rows don't fit into the memory is cut in two, as often as needed. */
+async function writeOrSplit(work: Work, slice: Slice): Promise<Awaited<ReturnType<typeof writeSlice>> | Slice[]> {
+  try {
+    return await writeSlice(work, slice);
+  } catch (error) {
+    const isTooBig = error instanceof Error && error.message.startsWith('Out of Memory Error');
+    const halves = isTooBig ? await splitSlice(work.deps.pool, work.plan, slice) : undefined;
+    if (halves === undefined) throw error;
+    work.deps.logger.info(
+      { day: work.plan.day, rows: slice.rows },
+      'a file is cut in two: it does not fit into ARCHIVE_MEMORY_MB',
+    );
+    return halves;
+  }
 }
 
 async function writeSlice(

@@ -71,6 +71,20 @@ export async function planDay(
   return plan;
 }
 
+/** Two slices of one that is too big for the memory; undefined where it can't be cut. Events of 64 KB are rare, but may come. */
+export async function splitSlice(pool: Pool, plan: DayPlan, slice: Slice): Promise<Slice[] | undefined> {
+  const middle = Math.floor((slice.from + slice.to) / 2);
+  if (middle <= slice.from) return undefined;
+  const { rows } = await pool.query<{ rows: number }>(
+    `SELECT count(*)::float8 AS rows ${sourceOf(plan, { ...slice, to: middle })}`,
+  );
+  const before = rows[0]?.rows ?? 0;
+  return [
+    { ...slice, to: middle, rows: before },
+    { ...slice, from: middle, rows: slice.rows - before },
+  ].filter((half) => half.rows > 0);
+}
+
 /** COPY of one slice's rows, as CSV. */
 export const copyOf = (plan: DayPlan, slice: Slice): string =>
   `COPY (${exportedRows(sourceOf(plan, slice))}) TO STDOUT (FORMAT csv)`;
