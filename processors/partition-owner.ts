@@ -1,6 +1,6 @@
 import type { ClientBase, PoolClient } from 'pg';
 import { type Meter, TIME_TABLES } from '../schemas/index.ts';
-import type { AssignedPartition, LogSlice } from '../sinks/index.ts';
+import { type AssignedPartition, type LogSlice, pause } from '../sinks/index.ts';
 import { type ClaimStore, type FilterBudget, openKeySet } from './dedupe/index.ts';
 import { adoptDefinitions, type DefinitionWatch } from './definitions.ts';
 import { AttributeNames, EventView } from './event-view.ts';
@@ -350,16 +350,3 @@ export class PartitionOwner {
 /** A row that no partition takes is a check violation without a constraint's name: the chunk was dropped meanwhile. */
 const isMissingChunk = (error: Error): boolean =>
   'code' in error && error.code === '23514' && !('constraint' in error && error.constraint);
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  if (ms <= 0 || signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done);
-  });
-}

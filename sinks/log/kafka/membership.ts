@@ -4,6 +4,7 @@
  */
 import { AssignerProtocol } from 'kafkajs';
 import type { Broker, GroupMember } from 'kafkajs/src/cluster/index.js';
+import { pause } from '../pause.ts';
 import type { KafkaClient } from './client.ts';
 import type { LogCounters } from './counters.ts';
 import type { KafkaOptions } from './options.ts';
@@ -278,16 +279,3 @@ const TRANSIENT = new Set([
   'UNKNOWN_MEMBER_ID',
   'ILLEGAL_GENERATION',
 ]);
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  if (ms <= 0 || signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done);
-  });
-}
