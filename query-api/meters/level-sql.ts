@@ -45,7 +45,7 @@ export function levelStatement(query: RollupQuery, position: (name: string) => n
     WITH before AS MATERIALIZED (${before}), within AS MATERIALIZED (${within}),
     steps AS (${gauge ? gaugeSteps(from) : deltaSteps(from)}),
     merged AS (
-      SELECT ${[...(query.bySubject ? ['t.customer_id COLLATE "C" AS subject'] : []), ...groups].map((one) => `${one}, `).join('')}s.at, sum(s.step) AS step
+      SELECT ${[...(query.bySubject ? ['t.customer_id COLLATE "C" AS subject'] : []), ...groups].map((one) => `${one}, `).join('')}s.at, sum(s.step) AS step, bool_or(s.happened) AS happened
       FROM steps AS s
       ${needsGroups ? 'JOIN rollup_groups AS g USING (group_key)' : ''}
       ${query.bySubject ? 'JOIN tenants AS t ON t.id = s.tenant_id' : ''}
@@ -54,20 +54,20 @@ export function levelStatement(query: RollupQuery, position: (name: string) => n
     ),
     known AS (SELECT ${heads}min(at) AS since FROM merged ${names.length === 0 ? 'HAVING count(*) > 0' : `GROUP BY ${names.join(', ')}`}),
     marked AS (
-      SELECT ${heads}at, sum(step) AS step, bool_or(real) AS real, min(since) AS since FROM (
-        SELECT ${heads}at, step, true AS real, NULL::timestamptz AS since FROM merged
+      SELECT ${heads}at, sum(step) AS step, bool_or(happened) AS happened, min(since) AS since FROM (
+        SELECT ${heads}at, step, happened, NULL::timestamptz AS since FROM merged
         UNION ALL SELECT ${heads}b.at, 0, false, k.since FROM known AS k, unnest(${times}) AS b(at) WHERE b.at < ${to}
       ) AS every GROUP BY ${heads}at
     ),
     lasting AS (
-      SELECT ${heads}at, real, sum(step) OVER (${same}ORDER BY at) AS level, min(since) OVER (${same}) AS since,
+      SELECT ${heads}at, happened, sum(step) OVER (${same}ORDER BY at) AS level, min(since) OVER (${same}) AS since,
         extract(epoch FROM lead(at, 1, ${to}) OVER (${same}ORDER BY at) - at) AS seconds
       FROM marked
     )
     SELECT width_bucket(at, ${times}) AS w, ${heads}${meter.aggregation === 'PEAK' ? PEAK : AVERAGE} AS value
     FROM lasting ${gauge ? 'WHERE at >= since' : ''}
     GROUP BY ${['w', ...names].join(', ')}
-    ${gauge ? '' : 'HAVING bool_or(real) OR max(abs(level)) > 0'}
+    ${gauge ? '' : 'HAVING bool_or(happened) OR max(abs(level)) > 0'}
     ORDER BY ${['w', ...names].map((name) => `${name} NULLS FIRST`).join(', ')}`;
   return { text, values };
 }
@@ -89,7 +89,7 @@ function cells(where: string, split: string): string {
 
 function gaugeSteps(from: string): string {
   return `SELECT tenant_id, group_key, at,
-      level - coalesce(lag(level) OVER (PARTITION BY tenant_id, group_key ORDER BY at, carried DESC), 0) AS step
+      level - coalesce(lag(level) OVER (PARTITION BY tenant_id, group_key ORDER BY at, carried DESC), 0) AS step, true AS happened
     FROM (
       SELECT * FROM (
         SELECT DISTINCT ON (tenant_id, group_key) tenant_id, group_key, ${from} AS at, last AS level, true AS carried
@@ -102,8 +102,9 @@ function gaugeSteps(from: string): string {
 }
 
 function deltaSteps(from: string): string {
-  return `SELECT tenant_id, group_key, ${from} AS at, sum(sum) AS step FROM before GROUP BY 1, 2
+  // What is carried in has happened before.
+  return `SELECT tenant_id, group_key, ${from} AS at, sum(sum) AS step, false AS happened FROM before GROUP BY 1, 2
     UNION ALL
-    SELECT tenant_id, group_key, bucket + v.at * interval '1 millisecond', v.level
+    SELECT tenant_id, group_key, bucket + v.at * interval '1 millisecond', v.level, true
     FROM within, unnest(bins, levels) AS v(at, level)`;
 }

@@ -110,7 +110,23 @@ test('P3, P12: PEAK and TIME_WEIGHTED_AVG of gauges and deltas equal a plain rec
           }
       },
     ),
-    { numRuns: 25, timeout: 30_000, endOnFailure: true },
+    {
+      numRuns: 25,
+      timeout: 30_000,
+      endOnFailure: true,
+      // A change by nothing before the range is nothing that happened in it.
+      examples: [
+        [
+          [
+            { tenant: 'a', plan: 'y', at: BASE - HOUR + 19, value: '0' },
+            { tenant: 'b', plan: 'y', at: BASE, value: '2' },
+          ],
+          true,
+          undefined,
+          'subject',
+        ],
+      ],
+    },
   );
 }, 180_000);
 
