@@ -1,19 +1,11 @@
 import type { Pool } from 'pg';
-import { type JobQueue, type JobRun, type JobStatus, TidemarkError } from '../schemas/index.ts';
+import { type JobQueue, type JobRun, TidemarkError } from '../schemas/index.ts';
 
 export const RUN_COLUMNS =
   'id, job, status, params, progress, result, error, attempt, created_at, started_at, ended_at' as const;
 
 /** A row of `job_runs` as PostgreSQL gives it. */
-export interface RunRow {
-  id: string;
-  job: string;
-  status: JobStatus;
-  params: Record<string, unknown>;
-  progress: Record<string, unknown> | null;
-  result: Record<string, unknown> | null;
-  error: string | null;
-  attempt: number;
+export interface RunRow extends Omit<JobRun, 'created_at' | 'started_at' | 'ended_at'> {
   created_at: Date;
   started_at: Date | null;
   ended_at: Date | null;
