@@ -205,20 +205,27 @@ function formOfLogs(request: FastifyRequest): BodyForm {
  * A whole body as sent. One that is too large is read on without being kept, so that its sender sees the answer
  * instead of a broken connection; beyond a patient amount it does break.
  */
-async function readBody(stream: IncomingMessage): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of stream) {
-    if (!Buffer.isBuffer(chunk)) continue;
-    length += chunk.length;
-    if (length <= LIMITS.bodyBytes) chunks.push(chunk);
-    else chunks.length = 0;
-    if (length > MOST_DRAINED_BYTES) break;
-  }
-  if (length > LIMITS.bodyBytes)
-    throw new TidemarkError('body_too_large', `more than ${LIMITS.bodyBytes / 2 ** 20} MB as sent`);
-  const [only] = chunks;
-  return only !== undefined && chunks.length === 1 ? only : Buffer.concat(chunks, length);
+function readBody(stream: IncomingMessage): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let length = 0;
+    const tooLarge = () =>
+      reject(new TidemarkError('body_too_large', `more than ${LIMITS.bodyBytes / 2 ** 20} MB as sent`));
+    stream.on('data', (chunk: Buffer) => {
+      length += chunk.length;
+      if (length <= LIMITS.bodyBytes) chunks.push(chunk);
+      else chunks.length = 0;
+      if (length > MOST_DRAINED_BYTES) {
+        stream.pause();
+        tooLarge();
+      }
+    });
+    stream.on('end', () => {
+      if (length > LIMITS.bodyBytes) tooLarge();
+      else resolve(Buffer.concat(chunks, length));
+    });
+    stream.on('error', reject);
+  });
 }
 
 async function unpack(request: FastifyRequest): Promise<Buffer> {
