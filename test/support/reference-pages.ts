@@ -10,8 +10,8 @@ const PAGES: Record<string, (found: string) => string> = {
   'docs/errors.md': errorsPage,
   'README.md': (found) =>
     found.replace(
-      /(<!-- npm run bench -->\n)[\s\S]*?(\n<!-- end -->)/,
-      (_, begin: string, end: string) => `${begin}${resultsTable(readResults())}${end}`,
+      /(<!-- npm run bench -->\n)[\s\S]*?\n?(<!-- end -->)/,
+      (_, begin: string, end: string) => `${begin}${resultsTable(readResults())}\n${end}`,
     ),
 };
 const check = process.argv.includes('--check');
