@@ -1,5 +1,8 @@
 import { type Principal, type Tenant, type TenantDirectory, TidemarkError } from '../schemas/index.ts';
 
+/** What a route takes for an id of ours; anything else is not found, and never reaches the database. */
+export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
 /** Tenants that a caller may read and has asked for; null: all of them (platform keys that named none). */
 export async function tenantsOf(
   principal: Principal,

@@ -11,7 +11,7 @@ import {
   removeBudget,
 } from '../../billing/index.ts';
 import { TidemarkError } from '../../schemas/index.ts';
-import { listOf, requirePlatform, tenantsOf, timeOf } from '../access.ts';
+import { listOf, requirePlatform, tenantsOf, timeOf, UUID } from '../access.ts';
 import { keepEveryDigit } from '../exact-json.ts';
 import type { QueryOptions } from '../options.ts';
 
@@ -38,7 +38,6 @@ const NewBudget = Type.Object(
   { additionalProperties: false },
 );
 const Filter = Type.Object({ tenant: Type.Optional(Type.String()) });
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** Prepaid credit and budgets. */
 export const creditRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool, directory }) => {

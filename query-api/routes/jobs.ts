@@ -1,10 +1,9 @@
 import type { FastifyPluginAsync } from 'fastify';
 import { Type } from 'typebox';
 import { TidemarkError } from '../../schemas/index.ts';
-import { fromCursor, limitOf, requirePlatform, toCursor } from '../access.ts';
+import { fromCursor, limitOf, requirePlatform, toCursor, UUID } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const Page = Type.Object({
   job: Type.Optional(Type.String()),
   limit: Type.Optional(Type.String()),

@@ -18,10 +18,9 @@ import {
   startRollback,
   type Target,
 } from '../../tenants/index.ts';
-import { fromCursor, limitOf, requirePlatform, toCursor } from '../access.ts';
+import { fromCursor, limitOf, requirePlatform, toCursor, UUID } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const Strategy = Type.Union(STRATEGIES.map((one) => Type.Literal(one)));
 const Plan = Type.Object(
   {

@@ -21,7 +21,7 @@ import {
   voidStatement,
 } from '../../billing/index.ts';
 import { type Principal, TidemarkError } from '../../schemas/index.ts';
-import { fromCursor, limitOf, listOf, requirePlatform, tenantsOf, timeOf, toCursor } from '../access.ts';
+import { fromCursor, limitOf, listOf, requirePlatform, tenantsOf, timeOf, toCursor, UUID } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
 const Filter = Type.Object({
@@ -69,7 +69,6 @@ const Lines = Type.Object({
   cursor: Type.Optional(Type.String()),
   format: Type.Optional(Type.String()),
 });
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const MOST_DRAFTS = 100;
 
 /** Statements: closed ones, drafts, replays, lines for other systems. */

@@ -12,7 +12,7 @@ import {
 } from '../../billing/index.ts';
 import { isZone } from '../../metering/index.ts';
 import { TidemarkError } from '../../schemas/index.ts';
-import { fromCursor, limitOf, listOf, requirePlatform, tenantsOf, timeOf, toCursor } from '../access.ts';
+import { fromCursor, limitOf, listOf, requirePlatform, tenantsOf, timeOf, toCursor, UUID } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
 const Time = (description: string) => Type.String({ maxLength: 40, description });
@@ -44,7 +44,6 @@ const Filter = Type.Object({
   limit: Type.Optional(Type.String()),
   cursor: Type.Optional(Type.String()),
 });
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** Which tenant is billed by which plan. */
 export const subscriptionRoutes: FastifyPluginAsync<QueryOptions> = async (

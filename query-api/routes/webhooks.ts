@@ -10,7 +10,7 @@ import {
   WEBHOOK_EVENTS,
 } from '../../billing/index.ts';
 import { TidemarkError } from '../../schemas/index.ts';
-import { fromCursor, limitOf, requirePlatform, toCursor } from '../access.ts';
+import { fromCursor, limitOf, requirePlatform, toCursor, UUID } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
 const NewEndpoint = Type.Object(
@@ -27,7 +27,6 @@ const Filter = Type.Object({
   limit: Type.Optional(Type.String()),
   cursor: Type.Optional(Type.String()),
 });
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const STATUSES = ['pending', 'delivered', 'failed'];
 
 /** Webhooks: who is told, and the log of deliveries. */
