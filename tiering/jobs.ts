@@ -42,7 +42,7 @@ export function createTieringJobs(deps: TieringDeps): Job[] {
       },
     },
     {
-      name: 'archive-verify',
+      name: 'archive_verify',
       params: Type.Object(Range),
       run: async (context) => {
         const result = await verifyArchive(deps, context, requireRange(context.params));
@@ -52,7 +52,7 @@ export function createTieringJobs(deps: TieringDeps): Job[] {
       },
     },
     {
-      name: 'archive-erase',
+      name: 'archive_erase',
       params: Type.Object({
         tenant_id: Type.String(),
         user_id: Type.Union([Type.String(), Type.Null()]),

@@ -63,7 +63,7 @@ export const archiveRoutes: FastifyPluginAsync<QueryOptions> = async (app, { tie
     async (request, reply) => {
       requirePlatform(await request.authorize('admin'));
       const params = requireRange(request.body as Record<string, unknown>);
-      return reply.code(202).send({ job: (await jobs.request('archive-verify', params)).id });
+      return reply.code(202).send({ job: (await jobs.request('archive_verify', params)).id });
     },
   );
 
@@ -147,7 +147,7 @@ export const archiveRoutes: FastifyPluginAsync<QueryOptions> = async (app, { tie
       const { id } = await tenantOf(tenant);
       if (user_id?.includes('\0')) throw new TidemarkError('invalid_parameter', 'no user_id has a NUL');
       const params = { tenant_id: id, user_id, reason, by: principal.keyId };
-      return reply.code(202).send({ job: (await jobs.request('archive-erase', params)).id });
+      return reply.code(202).send({ job: (await jobs.request('archive_erase', params)).id });
     },
   );
 

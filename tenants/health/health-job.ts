@@ -64,7 +64,7 @@ const HISTORY_DAYS = 7;
 export function createHealthJob(deps: HealthDeps): Job {
   const structures = rememberStructures(deps.migrations);
   return {
-    name: 'schema-health',
+    name: 'schema_health',
     schedule: '*/5 * * * *',
     async run({ signal, progress }) {
       const { pool } = deps.migrations;
