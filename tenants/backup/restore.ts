@@ -1,13 +1,12 @@
-import { createHash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createInterface } from 'node:readline';
-import { PassThrough, type Readable, Transform } from 'node:stream';
+import { PassThrough, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip } from 'node:zlib';
 import type { ClientBase, Pool } from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { type Tenant, TidemarkError } from '../../schemas/index.ts';
-import { type ObjectStore, quoteIdentifier } from '../../sinks/index.ts';
+import { Measure, type ObjectStore, quoteIdentifier } from '../../sinks/index.ts';
 import { changeTenant, requireMain } from '../lifecycle/state.ts';
 import { ownerRoleOf } from '../schema/names.ts';
 import { buildNext, nextSchemaOf, switchToNext } from '../tenant-migrations/blue-green.ts';
@@ -112,19 +111,13 @@ async function load(client: ClientBase, objects: ObjectStore, into: string, file
 
 /** An object's bytes with their hash compared at the end. */
 async function open(objects: ObjectStore, file: BackupFile): Promise<{ stream: Readable; check(): void }> {
-  const hash = createHash('sha256');
-  const hashed = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      hash.update(chunk);
-      done(null, chunk);
-    },
-  });
+  const measure = new Measure();
   const source = await objects.get(file.key);
-  source.once('error', (error) => hashed.destroy(error));
+  source.once('error', (error) => measure.destroy(error));
   return {
-    stream: source.pipe(hashed),
+    stream: source.pipe(measure),
     check: () => {
-      if (hash.digest('hex') !== file.sha256)
+      if (measure.digest() !== file.sha256)
         throw new TidemarkError('backup_damaged', `${file.key} is not what was written`);
     },
   };

@@ -1,11 +1,11 @@
-import { createHash, randomUUID } from 'node:crypto';
-import { PassThrough, Transform } from 'node:stream';
+import { randomUUID } from 'node:crypto';
+import { PassThrough } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import type { ClientBase, Pool } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
 import { TidemarkError } from '../../schemas/index.ts';
-import type { ObjectStore } from '../../sinks/index.ts';
+import { Measure, type ObjectStore } from '../../sinks/index.ts';
 import type { TenantConfiguration } from '../configuration.ts';
 import { requireSchemaHere } from '../lifecycle/state.ts';
 import { schemaOf } from '../schema/names.ts';
@@ -78,20 +78,12 @@ export async function takeBackup(
 
 /** Streams a COPY into an object; memory does not grow with it. `rows` is filled in by the caller. */
 async function store(client: ClientBase, objects: ObjectStore, sql: string, key: string): Promise<BackupFile> {
-  const hash = createHash('sha256');
-  let bytes = 0;
-  const counted = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      hash.update(chunk);
-      bytes += chunk.length;
-      done(null, chunk);
-    },
-  });
+  const measure = new Measure();
   const body = new PassThrough();
   const [read, stored] = await Promise.allSettled([
-    pipeline(client.query(copyTo(sql)), createGzip(), counted, body),
+    pipeline(client.query(copyTo(sql)), createGzip(), measure, body),
     objects.put(key, body, { contentType: 'application/gzip' }),
   ]);
   for (const one of [read, stored]) if (one.status === 'rejected') throw one.reason;
-  return { key, rows: 0, bytes, sha256: hash.digest('hex') };
+  return { key, rows: 0, bytes: measure.bytes, sha256: measure.digest() };
 }

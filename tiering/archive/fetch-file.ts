@@ -1,9 +1,7 @@
-import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
-import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { TidemarkError } from '../../schemas/index.ts';
-import { ObjectMissing, type ObjectStore } from '../../sinks/index.ts';
+import { Measure, ObjectMissing, type ObjectStore } from '../../sinks/index.ts';
 import type { ManifestFile } from '../manifest.ts';
 
 /**
@@ -11,15 +9,7 @@ import type { ManifestFile } from '../manifest.ts';
  * @throws TidemarkError `archive_damaged` naming the file | {ObjectFrozen} | {ObjectStoreUnavailable}
  */
 export async function fetchFile(store: ObjectStore, file: ManifestFile, path: string): Promise<void> {
-  const hash = createHash('sha256');
-  let bytes = 0;
-  const measure = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      hash.update(chunk);
-      bytes += chunk.length;
-      done(null, chunk);
-    },
-  });
+  const measure = new Measure();
   try {
     await pipeline(await store.get(file.key), measure, createWriteStream(path));
   } catch (error) {
@@ -27,10 +17,10 @@ export async function fetchFile(store: ObjectStore, file: ManifestFile, path: st
       throw new TidemarkError('archive_damaged', `${file.key} is missing`, { cause: error });
     throw error;
   }
-  const digest = hash.digest('hex');
-  if (digest !== file.sha256 || bytes !== file.bytes)
+  const digest = measure.digest();
+  if (digest !== file.sha256 || measure.bytes !== file.bytes)
     throw new TidemarkError(
       'archive_damaged',
-      `${file.key} has ${bytes} bytes with SHA-256 ${digest}, its manifest says ${file.bytes} with ${file.sha256}`,
+      `${file.key} has ${measure.bytes} bytes with SHA-256 ${digest}, its manifest says ${file.bytes} with ${file.sha256}`,
     );
 }
