@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { encodeEvent } from '../../schemas/index.ts';
 import {
   applyLifecycle,
   checkLifecycle,
@@ -15,7 +16,7 @@ import {
 } from '../../tiering/index.ts';
 import { always, makeTiering, takeIn } from '../support/archive.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
-import { event, openTestLog } from '../support/processors.ts';
+import { committed, event, openTestLog, records, startProcessors } from '../support/processors.ts';
 
 const DAY = 86_400_000;
 const FIRST = Date.UTC(2026, 0, 1);
@@ -102,6 +103,29 @@ describe('operations on the archive', () => {
   test('a user is forgotten everywhere, and nobody else is', async () => {
     const before = await count({ tenantIds: [idOf('t-0')], userId: 'u-0' });
     expect(before).toBe(75);
+    const bad = (tenant: string, user: string) =>
+      encodeEvent(event(`bad-${tenant}-${user}`, { tenant, user_id: user, data: '{"a":' }));
+    const letters = [
+      bad('t-0', 'u-0'),
+      bad('t-0', 'u-01'),
+      bad('t-1', 'u-0'),
+      // Nobody can read whose these are, but for the texts in them.
+      bad('t-0', 'u-0').subarray(0, -2),
+      bad('t-1', 'u-0').subarray(0, -2),
+      Buffer.from('{"customer_id":"t-0","user_id":"u-0"'),
+      Buffer.from('{"customer_id":"t-0","user_id":"u-00"'),
+    ];
+    await log.append([records(0, letters)]);
+    const processors = await startProcessors(database.pool, log);
+    await committed(database.pool, 901 + letters.length);
+    await processors.stop();
+    const kept = async () =>
+      (
+        await database.pool.query<{ n: number }>(
+          'SELECT (log_offset - 901)::int AS n FROM dead_letters ORDER BY log_offset',
+        )
+      ).rows.map(({ n }) => n);
+    expect(await kept()).toEqual([0, 1, 2, 3, 4, 5, 6]);
     const result = await eraseEvents(deps, always(), {
       tenantId: idOf('t-0'),
       userId: 'u-0',
@@ -109,6 +133,7 @@ describe('operations on the archive', () => {
       by: 'test',
     });
     expect(result).toMatchObject({ hot_rows: 1, archived_rows: 75 });
+    expect(await kept()).toEqual([1, 2, 4, 6]);
     expect(await count({ tenantIds: [idOf('t-0')], userId: 'u-0' })).toBe(0);
     expect(await count({ tenantIds: [idOf('t-1')], userId: 'u-0' })).toBe(75);
     expect(await count({ tenantIds: null })).toBe(825);

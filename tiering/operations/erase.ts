@@ -1,6 +1,6 @@
 /**
- * Forgetting a tenant or one of its users: raw rows in the database, files of the archive, names in rollups. Files are
- * written anew without the rows and the manifest follows its predecessor, so that a crash at any point is gone on from.
+ * Forgetting a tenant or one of its users: raw rows and dead letters in the database, files of the archive, names in
+ * rollups. Files are written anew without the rows and the manifest follows its predecessor, so that a crash at any point is gone on from.
  */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -26,6 +26,7 @@ import { addTenants, type ManifestFile, scaled, sign, type TenantTotals, unscale
 import type { Progress, TieringDeps } from '../ports.ts';
 import { openArchiveReader } from '../reading/reader.ts';
 import { frozenDays } from '../restore.ts';
+import { eraseDeadLetters, findDeadLetters } from './erase-dead-letters.ts';
 import { isHeld } from './holds.ts';
 
 export interface EraseRequest {
@@ -110,8 +111,8 @@ async function eraseHot(pool: Pool, { tenantId, userId }: EraseRequest, id: stri
     'DELETE FROM events WHERE tenant_id = $1 AND ($2::text IS NULL OR user_id = $2)',
     [tenantId, userId],
   );
-  if (userId === null) await pool.query('DELETE FROM dead_letters WHERE tenant_id = $1', [tenantId]);
-  else
+  await eraseDeadLetters(pool, { tenantId, userId });
+  if (userId !== null)
     for (const { table, column } of NAMED)
       await pool.query(
         `UPDATE ${quoteIdentifier(table)} SET ${quoteIdentifier(column)} = array_replace(${quoteIdentifier(column)}, $2::text, $3::text)
@@ -231,7 +232,9 @@ async function requireForgotten(deps: TieringDeps, { tenantId, userId }: EraseRe
   try {
     const far = { from: 0, to: Date.UTC(2200, 0, 1) };
     const found = await reader.search({ tenantIds: [tenantId], userId: userId ?? undefined, ...far }, 1);
-    if (rows.length + found.length > 0) throw new Error('events came in meanwhile: run the erasure again');
+    let letters = 0;
+    for await (const ids of findDeadLetters(deps.pool, { tenantId, userId })) letters += ids.length;
+    if (rows.length + found.length + letters > 0) throw new Error('events came in meanwhile: run the erasure again');
   } finally {
     await reader.close();
   }
