@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import pg from 'pg';
 import { BUILTIN_METERS } from '../metering/index.ts';
 import { startEmbeddedPostgres } from '../sinks/index.ts';
@@ -22,6 +23,7 @@ export async function openEmbeddedPostgresPool(data: string) {
       const seconds = (performance.now() - began) / 1000;
       const { rows } = await pool.query<{ n: number }>('SELECT count(*)::float8 AS n FROM bench_copy');
       await pool.query('DROP TABLE bench_copy');
+      rmSync('/tmp/tidemark-bench.copy', { force: true });
       return (rows[0]?.n ?? 0) / seconds;
     },
     /** @throws when a built-in meter's minutes don't add up to `expected`, sketch included; sum only where the meter keeps one */

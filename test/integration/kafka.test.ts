@@ -2,6 +2,9 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import avsc from 'avsc';
 import { CompressionTypes, Partitioners } from 'kafkajs';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -10,9 +13,10 @@ import { EVENT_SCHEMA_V1, encodeEvent, HEADER_V1 } from '../../schemas/index.ts'
 import { checkKafka, type KafkaLog } from '../../sinks/index.ts';
 import { freshName, KafkaBroker, silentKafka, startKafka, type TestKafka } from '../support/kafka.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
-import { committed, event, records, startProcessors } from '../support/processors.ts';
+import { committed, event, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 import { startRegistry } from '../support/registry.ts';
 import { requireCommand } from '../support/requirements.ts';
+import { until } from '../support/server.ts';
 
 let kafka: TestKafka;
 let database: TestDatabase;
@@ -45,6 +49,15 @@ async function drain(log: KafkaLog): Promise<void> {
   const running = await startProcessors(database.pool, log);
   await committed(database.pool, end);
   await running.stop();
+}
+
+setFlagsFromString('--expose-gc');
+const collectGarbage: () => void = runInNewContext('gc');
+
+/** Bytes that buffers hold which are still in use. */
+function buffersInUse(): number {
+  collectGarbage();
+  return process.memoryUsage().arrayBuffers;
 }
 
 async function account() {
@@ -265,6 +278,45 @@ test('P13: appends beyond the buffer are refused at once, and counters say what 
   await drain(log);
   expect(log.counters()).toMatchObject({ rebalances: 1, assigned: 0, offsetCommits: expect.any(Number) });
   expect(log.counters().offsetCommits).toBeGreaterThan(0);
+});
+
+test('P13: a big backlog and a database that stands still: what is fetched ahead stays within its setting; all is counted once it moves again', async () => {
+  const [events, text, prefetch, batch] = [1_500, 20_000, 1 << 20, 20];
+  const log = await open({ partitions: 4, prefetchBytes: prefetch, batchBytes: 60_000 });
+  for (let i = 0; i < events; i += 100)
+    await log.append([
+      records(
+        (i / 100) % 4,
+        Array.from({ length: 100 }, (_, j) => event(`b${i + j}`, { data: JSON.stringify({ text: 'x'.repeat(text) }) })),
+      ),
+    ]);
+  const blocker = await database.pool.connect();
+  await blocker.query('BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE');
+  const before = buffersInUse();
+  const running = await startProcessors(database.pool, log, { settings: { ...TEST_SETTINGS, batchEvents: batch } });
+  // Until no more is asked for: every partition has what it may have.
+  let asked = -1;
+  await until(async () => {
+    await delay(500);
+    const { fetchRequests, assigned } = log.counters();
+    if (assigned === 4 && fetchRequests === asked) return true;
+    asked = fetchRequests;
+    return undefined;
+  });
+  // Beside what waits: a record batch more than asked for, and three batches of the processors, by partition.
+  const most = prefetch + 4 * (60_000 + 3 * batch * (text + 500));
+  expect(log.counters().fetchedBytes).toBeGreaterThan(prefetch / 2);
+  expect(log.counters().fetchedBytes).toBeLessThan(most);
+  const grown = buffersInUse() - before;
+  expect(grown).toBeLessThan((events * text) / 2);
+  process.stdout.write(
+    `backlog of ${(events * text) >> 20} MB, database standing still: ${(log.counters().fetchedBytes / 2 ** 20).toFixed(1)} MB fetched, buffers grew by ${(grown / 2 ** 20).toFixed(1)} MB\n`,
+  );
+  await blocker.query('COMMIT');
+  blocker.release();
+  await committed(database.pool, events);
+  await running.stop();
+  expect(await account()).toEqual({ received: events, accepted: events, duplicate: 0, dead: 0 });
 });
 
 describe('TLS and SASL', () => {

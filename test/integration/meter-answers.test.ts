@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { BUILTIN_METERS } from '../../metering/index.ts';
 import { type MeterQuery, openMeterQuery, runMeterQuery } from '../../query-api/meters/run-query.ts';
 import { TIME_TABLES } from '../../schemas/index.ts';
-import { NativeEngine } from '../../sinks/index.ts';
+import { detectEngine } from '../../sinks/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 
 const HOUR = 3_600_000;
@@ -15,7 +15,7 @@ beforeAll(async () => {
   database = await createTestDatabase();
   const { pool } = database;
   const client = await pool.connect();
-  await new NativeEngine().ensureChunks(client, TIME_TABLES.rollups_hour, [START]);
+  await (await detectEngine(pool)).ensureChunks(client, TIME_TABLES.rollups_hour, [START]);
   client.release();
   await pool.query(`INSERT INTO log_offsets (topic, partition, folded_until) VALUES ('t', 0, $1)`, [
     new Date(START + DAY),

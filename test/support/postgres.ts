@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { inject } from 'vitest';
 import { connect } from '../../sinks/index.ts';
-import { TEMPLATE, withDatabase } from './database-server.ts';
+import { withDatabase } from './database-server.ts';
 
 export interface TestDatabase {
   url: string;
@@ -11,7 +11,7 @@ export interface TestDatabase {
 }
 
 /** A fresh database on the run's PostgreSQL: migrated, or a copy of another one. */
-export async function createTestDatabase(template: string = TEMPLATE): Promise<TestDatabase> {
+export async function createTestDatabase(template: string = inject('databaseTemplate')): Promise<TestDatabase> {
   const server = inject('databaseUrl');
   const name = `test_${randomBytes(8).toString('hex')}`;
   const admin = async (sql: string) => {

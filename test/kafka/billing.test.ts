@@ -1,0 +1,3 @@
+/** The same tests with Kafka as the log. */
+import '../support/on-kafka.ts';
+import '../e2e/billing.test.ts';
