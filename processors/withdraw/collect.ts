@@ -57,7 +57,7 @@ export function createCollect(deps: {
       offset: offsetAt(found.slice, i),
       action: replaced === null ? 'void' : 'replace',
       tenant,
-      target: target.slice(0, 16),
+      target: target.slice(),
       by,
       idempotencyKey: replaced ?? text.toString('utf8', view.keyStart, view.keyEnd),
       source: view.sourceStart < 0 ? null : text.toString('utf8', view.sourceStart, view.sourceEnd),

@@ -34,7 +34,7 @@ export interface AssignedPartition {
   /** The next read starts here. An offset below the oldest kept one reads from the oldest kept one. */
   seek(offset: number): void;
   /**
-   * Reads what is there, waiting at most `waitMs` for the first record.
+   * Reads what is there, waiting at most `waitMs` for the first record. Its bytes are valid until the next read.
    * @returns undefined when nothing came in that time, or the partition was revoked
    * @throws {LogUnavailable}
    */

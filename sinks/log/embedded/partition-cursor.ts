@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type AssignedPartition, type LogSlice, LogUnavailable, type ReadLimit } from '../port.ts';
-import { decodeBlock } from './blocks.ts';
+import { type Block, decodeBlock } from './blocks.ts';
 import { type Environment, endOf, keyOffset } from './environment.ts';
 
 /** Reads one partition, block by block. */
@@ -11,6 +11,7 @@ export class PartitionCursor implements AssignedPartition {
   #position = 0;
   /** base offset of the block that holds `#position`, or -1: look for it */
   #base = -1;
+  readonly #records = new Records();
 
   constructor(env: Environment, partition: number, revoked: AbortSignal) {
     this.#env = env;
@@ -72,50 +73,68 @@ export class PartitionCursor implements AssignedPartition {
 
   #collect(limit: ReadLimit, end: number): LogSlice {
     const firstOffset = this.#position;
-    const parts: { bytes: Uint8Array; ends: Uint32Array }[] = [];
-    let count = 0;
-    let size = 0;
-    while (this.#position < end && count < limit.records && (count === 0 || size < limit.bytes)) {
+    const records = this.#records;
+    records.clear();
+    while (
+      this.#position < end &&
+      records.count < limit.records &&
+      (records.count === 0 || records.size < limit.bytes)
+    ) {
       const value = this.#env.blocks.getBinaryFast([this.partition, this.#base]);
       if (value === undefined) throw new Error(`block ${this.#base} of partition ${this.partition} is missing`);
       const block = decodeBlock(value);
       const skip = this.#position - this.#base;
-      const before = skip === 0 ? 0 : block.end(skip - 1);
-      let taken = 0;
-      let until = before;
-      while (skip + taken < block.count && count + taken < limit.records) {
-        const next = block.end(skip + taken);
-        if (count + taken > 0 && size + next - before > limit.bytes) break;
-        until = next;
-        taken++;
-      }
-      if (taken === 0) break;
-      const ends = new Uint32Array(taken);
-      for (let i = 0; i < taken; i++) ends[i] = size + block.end(skip + i) - before;
-      // A copy: the value lives in LMDB's map only until the next read.
-      parts.push({ bytes: new Uint8Array(value.subarray(block.bytesAt + before, block.bytesAt + until)), ends });
-      count += taken;
-      size += until - before;
+      const taken = records.append(value, block, skip, limit);
       this.#position += taken;
       if (skip + taken < block.count) break;
       this.#base += block.count;
     }
-    return { partition: this.partition, firstOffset, nextOffset: this.#position, count, ...join(parts, count, size) };
+    return { partition: this.partition, firstOffset, nextOffset: this.#position, ...records.slice() };
   }
 }
 
-function join(parts: readonly { bytes: Uint8Array; ends: Uint32Array }[], count: number, size: number) {
-  const [only] = parts;
-  if (parts.length === 1 && only !== undefined) return only;
-  const bytes = Buffer.allocUnsafeSlow(size);
-  const ends = new Uint32Array(count);
-  let at = 0;
-  let i = 0;
-  for (const part of parts) {
-    bytes.set(part.bytes, at);
-    at += part.bytes.length;
-    ends.set(part.ends, i);
-    i += part.ends.length;
+/** The records of one read, copied out of LMDB's map, where a value lives only until the next. Its memory is used again. */
+class Records {
+  count = 0;
+  size = 0;
+  #bytes = Buffer.allocUnsafeSlow(1 << 16);
+  #ends = new Uint32Array(1 << 10);
+
+  clear(): void {
+    this.count = 0;
+    this.size = 0;
   }
-  return { bytes, ends };
+
+  /** Appends records of a block from number `skip` on, as many as the limit lets in, the first in any case. @returns how many */
+  append(value: Buffer, block: Block, skip: number, limit: ReadLimit): number {
+    const before = skip === 0 ? 0 : block.end(skip - 1);
+    const first = this.count;
+    const base = this.size - before;
+    this.#reserve(first + Math.min(block.count - skip, limit.records - first));
+    for (let i = skip; i < block.count && this.count < limit.records; i++) {
+      const end = base + block.end(i);
+      if (this.count > 0 && end > limit.bytes) break;
+      this.#ends[this.count++] = end;
+      this.size = end;
+    }
+    const from = base + before;
+    if (this.size > this.#bytes.length) {
+      const grown = Buffer.allocUnsafeSlow(Math.max(this.#bytes.length * 2, this.size));
+      this.#bytes.copy(grown, 0, 0, from);
+      this.#bytes = grown;
+    }
+    value.copy(this.#bytes, from, block.bytesAt + before, block.bytesAt + this.size - base);
+    return this.count - first;
+  }
+
+  slice(): { count: number; bytes: Uint8Array; ends: Uint32Array } {
+    return { count: this.count, bytes: this.#bytes.subarray(0, this.size), ends: this.#ends.subarray(0, this.count) };
+  }
+
+  #reserve(count: number): void {
+    if (count <= this.#ends.length) return;
+    const grown = new Uint32Array(Math.max(this.#ends.length * 2, count));
+    grown.set(this.#ends);
+    this.#ends = grown;
+  }
 }
