@@ -191,6 +191,33 @@ export function describeStorageEngine(name: string, open: () => Promise<EngineUn
       },
     );
 
+    test('P9: takes a table in as a chunk, in one transaction, with the indexes of every chunk, and takes more into it', async () => {
+      const at = FIRST + 25 * DAY;
+      await writeEvents(at + DAY, 1);
+      const inAll = await countOf('events');
+      await engine.createDetached(session, events, 'events_aside');
+      await session.query(INSERT_EVENTS.replace('INTO events', 'INTO events_aside'), [iso(at), ACME, 100]);
+      const interval = { from: at, to: at + DAY };
+      await engine.prepareDetached(session, events, 'events_aside', interval);
+      for (const end of ['ROLLBACK', 'COMMIT']) {
+        await session.query('BEGIN');
+        await engine.attachDetached(session, events, 'events_aside', interval);
+        expect(await countOf('events')).toBe(inAll + 100);
+        await session.query(end);
+        engine.forget();
+        expect(await countOf('events')).toBe(end === 'COMMIT' ? inAll + 100 : inAll);
+      }
+      const chunk = await chunkOf('events', at);
+      expect(chunk).toMatchObject({ name: 'events_20260626', ...interval });
+      const indexes = `SELECT regexp_replace(indexdef, '^.* USING ', '') AS index FROM pg_indexes WHERE tablename = $1 ORDER BY 1`;
+      const { rows: others } = await session.query(indexes, ['events_20260627']);
+      expect((await session.query(indexes, [chunk.name])).rows).toEqual(others);
+      await writeEvents(at + HOUR, 5);
+      expect(await countOf(chunk.name)).toBe(105);
+      await engine.dropChunk(session, chunk);
+      expect(await countOf('events')).toBe(inAll);
+    });
+
     test('drops an attached chunk and no other; dropping what is gone is no error', async () => {
       for (const day of [30, 31, 32]) await writeEvents(FIRST + day * DAY, 10);
       const inAll = await countOf('events');

@@ -1,11 +1,6 @@
 /** What both engines agree on: how wide a chunk is, what it is called, and that one is made at a time. */
-import type { SqlSession, TimeTable } from './port.ts';
-
-/** [from, to) in Unix milliseconds. */
-export interface Interval {
-  from: number;
-  to: number;
-}
+import { quoteIdentifier } from '../connect.ts';
+import type { Interval, SqlSession, TimeTable } from './port.ts';
 
 const DAY = 86_400_000;
 /** One chunk is created at a time in a database. A row: any role that can connect could hold an advisory lock. */
@@ -93,6 +88,13 @@ export async function createMissing(
       throw error;
     }
   }
+}
+
+/** A plain table with the columns of a time table, without its indexes. */
+export async function createDetached(client: SqlSession, { table }: TimeTable, name: string): Promise<void> {
+  await client.query(
+    `CREATE TABLE ${quoteIdentifier(name)} (LIKE ${quoteIdentifier(table)} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)`,
+  );
 }
 
 /** Tables in chunks of a day take the width of the settings; wider ones keep their own. */

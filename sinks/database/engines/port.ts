@@ -14,13 +14,16 @@ export interface TimeTable {
   chunkMs: number;
 }
 
-/** One chunk: [from, to) in Unix milliseconds. */
-export interface Chunk {
+/** [from, to) in Unix milliseconds. */
+export interface Interval {
+  from: number;
+  to: number;
+}
+
+export interface Chunk extends Interval {
   table: string;
   /** a relation of our schema, under either engine: `events_20261124` */
   name: string;
-  from: number;
-  to: number;
   /** with indexes, TOAST and what is compressed */
   bytes: number;
   compressed: boolean;
@@ -42,6 +45,15 @@ export interface StorageEngine {
   listChunks(client: SqlSession, table: TimeTable): Promise<Chunk[]>;
   /** Takes a chunk out of the table and keeps it as a plain (uncompressed) table of the same name. */
   detachChunk(client: SqlSession, chunk: Chunk): Promise<void>;
+  /** Makes a plain, empty table with the columns of `table`: filled, it can be attached as a chunk. */
+  createDetached(client: SqlSession, table: TimeTable, name: string): Promise<void>;
+  /** What takes long about attaching, done before anything is locked; `interval`: what its rows are within. */
+  prepareDetached(client: SqlSession, table: TimeTable, name: string, interval: Interval): Promise<void>;
+  /**
+   * Makes a prepared table the chunk of that interval, which no chunk may reach into. In the caller's transaction, which
+   * holds the row `chunks` of control_locks.
+   */
+  attachDetached(client: SqlSession, table: TimeTable, name: string, interval: Interval): Promise<void>;
   /** Drops a chunk, attached or detached; one that is gone already is no error. */
   dropChunk(client: SqlSession, chunk: Chunk): Promise<void>;
   /** Compresses a chunk, or what came late into a compressed one; false where the engine can't (native, Apache licence). */

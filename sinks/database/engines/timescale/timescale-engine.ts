@@ -1,6 +1,6 @@
 import { quoteIdentifier } from '../../connect.ts';
-import { type ChunkMaker, createMissing, type Interval, iso, KnownChunks, widthWith } from '../chunks.ts';
-import type { Chunk, SqlSession, StorageEngine, TimeTable } from '../port.ts';
+import { type ChunkMaker, chunkName, createDetached, createMissing, iso, KnownChunks, widthWith } from '../chunks.ts';
+import type { Chunk, Interval, SqlSession, StorageEngine, TimeTable } from '../port.ts';
 import { type Extension, isAtLeast } from './extension.ts';
 
 const LIST = `
@@ -64,6 +64,24 @@ export class TimescaleEngine implements StorageEngine {
       await client.query(`CALL ${this.#schema}.detach_chunk('${name}')`);
     else await this.#copyOut(client, chunk);
     this.#known.forget(chunk.table);
+  }
+
+  createDetached = createDetached;
+
+  /** The chunk's indexes are made with it. */
+  async prepareDetached(): Promise<void> {}
+
+  async attachDetached(client: SqlSession, table: TimeTable, name: string, interval: Interval): Promise<void> {
+    const detached = quoteIdentifier(name);
+    if (this.#community) {
+      const chunk = chunkName(table.table, interval.from);
+      await client.query(`ALTER TABLE ${detached} RENAME TO ${quoteIdentifier(chunk)}`);
+      await create(client, table, chunk, interval);
+    } else {
+      await client.query(`INSERT INTO ${quoteIdentifier(table.table)} SELECT * FROM ${detached}`);
+      await client.query(`DROP TABLE ${detached}`);
+    }
+    this.#known.forget(table.table);
   }
 
   /** Only through `drop_chunks`: the catalogue and what is compressed go with it. */
