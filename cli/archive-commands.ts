@@ -31,8 +31,11 @@ export function archiveCommands(program: Command): void {
         String(one.bytes),
         String(one.files.length),
         one.verified_at ?? 'never',
+        one.recalled_until ?? '–',
       ]);
-      process.stdout.write(`${table(['day', 'tier', 'rows', 'bytes', 'files', 'verified'], rows)}\n`);
+      process.stdout.write(
+        `${table(['day', 'tier', 'rows', 'bytes', 'files', 'verified', 'in the database until'], rows)}\n`,
+      );
     },
   );
   withServer(
@@ -57,6 +60,11 @@ export function archiveCommands(program: Command): void {
       ).json()) as ArchivedDay;
       process.stdout.write(`${answer.day}: ${answer.tier}\n`);
     });
+  withServer(archive.command('recall <day>').description('Bring a day back into the database for a stay'))
+    .option('--days <n>', 'how long it stays from now on; 0 ends its stay', Number, 7)
+    .action(async (which: string, { days, ...flags }: ServerFlags & { days: number }) =>
+      followJob(flags, `/api/v1/archives/${encodeURIComponent(which)}/recall`, { days }),
+    );
   withServer(archive.command('cost').description('Bytes and monthly price by tier and tenant')).action(
     async (flags: ServerFlags) => {
       const view = (await (await askServer(flags, '/api/v1/archives/cost')).json()) as CostView;

@@ -1,9 +1,9 @@
 import { hash } from 'node:crypto';
+import { VOIDED } from '../schemas/index.ts';
 import type { EventView } from './event-view.ts';
 
 const NUL = Buffer.from([0]);
-/** After a key: two NULs can't come from (source, id), since no identifier holds one. */
-const VOIDED = Buffer.from('\0\0void');
+const OF_VOID = Buffer.from(VOIDED);
 
 /** Longest source, and longest key, in bytes; more is refused. */
 const MOST_SOURCE = 1024;
@@ -24,7 +24,7 @@ export class ClaimKeys {
 
   /** The key of a void itself: its head names the event that it voids. */
   ofVoid(view: EventView): Uint8Array | undefined {
-    return this.#digest(view, view.bytes, view.keyStart, view.keyEnd, VOIDED);
+    return this.#digest(view, view.bytes, view.keyStart, view.keyEnd, OF_VOID);
   }
 
   /** The key of another event of the same tenant and source. @param bytes its idempotency key, in [start, end) */

@@ -5,6 +5,8 @@ import { createHash } from 'node:crypto';
 export const RESERVED_TYPE = 'tidemark.';
 /** Its key names the event that it voids. */
 export const VOID_TYPE = 'tidemark.void';
+/** Behind the key of a void's event, in the claim key of the void: two NULs can't come from (source, id), since no identifier holds one. */
+export const VOIDED = '\0\0void';
 /** Attribute of a correcting event: the idempotency key of the event that it replaces (of the same source, if it has one). */
 export const REPLACES = 'replaces';
 /** Attributes that say who withdrew an event, and why. */

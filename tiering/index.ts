@@ -10,5 +10,6 @@ export * from './operations/lifecycle.ts';
 export * from './ports.ts';
 export * from './reading/raw-events.ts';
 export * from './reading/reader.ts';
+export { type RecallResult, recallDay, requireRecallable } from './recall/recall.ts';
 export * from './restore.ts';
 export * from './verify.ts';

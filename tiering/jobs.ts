@@ -4,6 +4,7 @@ import { runArchive } from './archive/run.ts';
 import { type Day, isDay } from './layout.ts';
 import { eraseEvents } from './operations/erase.ts';
 import type { TieringDeps } from './ports.ts';
+import { recallDay } from './recall/recall.ts';
 import { verifyArchive } from './verify.ts';
 
 /** A day of a request. @throws TidemarkError `invalid_parameter` */
@@ -49,6 +50,14 @@ export function createTieringJobs(deps: TieringDeps): Job[] {
         if (result.damaged.length > 0)
           throw new TidemarkError('archive_damaged', `${result.damaged.length} objects: ${result.damaged.join('; ')}`);
         return result;
+      },
+    },
+    {
+      name: 'archive_recall',
+      params: Type.Object({ day: Type.String(), days: Type.Integer({ minimum: 0, maximum: 365 }) }),
+      run: async (context) => {
+        const { day, days } = context.params;
+        return recallDay(deps, context, requireDay('day', day), Number(days));
       },
     },
     {

@@ -1,5 +1,5 @@
 import { isFrozen, type ObjectStore, type StoredObject } from '../sinks/index.ts';
-import { archivedDays } from './archive/day-state.ts';
+import { daysWithFiles } from './archive/day-state.ts';
 import { type Day, dayOfKey, EVENTS_PREFIX, prefixOf } from './layout.ts';
 import type { ManifestFile } from './manifest.ts';
 import type { TieringDeps } from './ports.ts';
@@ -15,6 +15,8 @@ export interface ArchivedDay {
   bytes: number;
   manifest_sha256: string;
   verified_at: string | null;
+  /** set while its rows are back in the database, and readers find them there */
+  recalled_until: string | null;
   files: { key: string; rows: number; bytes: number; sha256: string }[];
 }
 
@@ -26,7 +28,7 @@ export async function listDays(
   { pool, store }: Pick<TieringDeps, 'pool' | 'store'>,
   { from = EARLIEST, to = LATEST }: { from?: Day; to?: Day } = {},
 ): Promise<ArchivedDay[]> {
-  const days = await archivedDays(pool, from, to);
+  const days = await daysWithFiles(pool, from, to);
   if (days.length === 0) return [];
   const { rows } = await pool.query<{ day: Day; verified_at: Date | null }>(
     'SELECT day::text AS day, verified_at FROM archive_days WHERE day BETWEEN $1 AND $2',
@@ -34,7 +36,7 @@ export async function listDays(
   );
   const verified = new Map(rows.map((row) => [row.day, row.verified_at?.toISOString() ?? null]));
   const objects = await objectsOf(store, days.length === 1 ? prefixOf(days[0]?.day ?? '') : EVENTS_PREFIX);
-  return days.flatMap(({ day, current }) => {
+  return days.flatMap(({ day, current, recalled }) => {
     if (current === undefined) return [];
     const { manifest, sha256 } = current;
     return [
@@ -45,6 +47,7 @@ export async function listDays(
         bytes: manifest.bytes,
         manifest_sha256: sha256,
         verified_at: verified.get(day) ?? null,
+        recalled_until: recalled === undefined ? null : new Date(recalled.until).toISOString(),
         files: manifest.files.map(({ key, rows: count, bytes, sha256: hash }) => ({
           key,
           rows: count,

@@ -44,6 +44,15 @@ export const ARCHIVE_STEPS = [
   'archived',
 ] as const;
 export type ArchiveStep = (typeof ARCHIVE_STEPS)[number];
+/** The same of a day on its way back. */
+export const RECALL_STEPS = [
+  'recall-claimed',
+  'recall-loaded',
+  'recall-checked',
+  'recall-swapped',
+  'recalled',
+] as const;
+export type RecallStep = (typeof RECALL_STEPS)[number];
 
 export interface TieringDeps {
   /** without a statement timeout: a day takes its time */
@@ -56,7 +65,7 @@ export interface TieringDeps {
   logger: Logger;
   /** Unix ms */
   now(): number;
-  fault?(step: ArchiveStep): void;
+  fault?(step: ArchiveStep | RecallStep): void;
 }
 
 /** What a run of a job gives: stop early, and say how far it is. */

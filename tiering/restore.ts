@@ -1,6 +1,6 @@
 import { TidemarkError } from '../schemas/index.ts';
 import { isFrozen, type RestoreSpeed } from '../sinks/index.ts';
-import { archivedDays } from './archive/day-state.ts';
+import { daysWithFiles } from './archive/day-state.ts';
 import type { Day } from './layout.ts';
 import { type ArchivedDay, listDays } from './list.ts';
 import type { TieringDeps } from './ports.ts';
@@ -20,7 +20,7 @@ export async function restoreDay(
   day: Day,
   options: RestoreOptions,
 ): Promise<ArchivedDay> {
-  const [row] = await archivedDays(deps.pool, day, day);
+  const [row] = await daysWithFiles(deps.pool, day, day);
   if (row?.current === undefined) throw new TidemarkError('not_found', `${day} is not in the archive`);
   for (const { key } of row.current.manifest.files) {
     const object = await deps.store.head(key);

@@ -4,7 +4,7 @@ import { text } from 'node:stream/consumers';
 import { TidemarkError } from '../schemas/index.ts';
 import { isFrozen, ObjectMissing } from '../sinks/index.ts';
 import { pauseFor, withScratch } from './archive/archive-day.ts';
-import { archivedDays, type DayRow } from './archive/day-state.ts';
+import { type DayRow, daysWithFiles } from './archive/day-state.ts';
 import { fetchFile } from './archive/fetch-file.ts';
 import { readFiles } from './archive/part-file.ts';
 import { type Day, manifestKey, prefixOf } from './layout.ts';
@@ -31,7 +31,7 @@ export async function verifyArchive(
   { from = '0001-01-01', to = '9999-12-31' }: { from?: Day; to?: Day } = {},
 ): Promise<VerifyResult> {
   const result: VerifyResult = { days: 0, files: 0, bytes: 0, damaged: [], frozen: [] };
-  for (const row of await archivedDays(deps.pool, from, to)) {
+  for (const row of await daysWithFiles(deps.pool, from, to)) {
     run.signal.throwIfAborted();
     const before = result.damaged.length + result.frozen.length;
     await verifyManifest(deps, row, result);

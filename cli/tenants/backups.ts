@@ -1,7 +1,7 @@
-import type { Command } from 'commander';
-import { table } from '../demo/table.ts';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Command } from 'commander';
 import { askServer } from '../api-client.ts';
+import { table } from '../demo/table.ts';
 import { askTenant, type Flags, print } from './flags.ts';
 
 /** `tidemark tenants backup|backups|restore`. */

@@ -36,11 +36,12 @@ export interface EventRow {
   data: string;
 }
 
-/** Where the hot range begins: the oldest chunk of raw events. */
+/** Where the hot range begins: the oldest chunk of raw events, but for days that are back from the archive. */
 export async function oldestEvent(pool: Pool, now: number): Promise<number> {
   // Chunks are children by inheritance under both engines, and named by their beginning.
   const { rows } = await pool.query<{ name: string }>(
-    `SELECT c.relname AS name FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass('events') AND c.relname ^@ 'events_' ORDER BY 1 LIMIT 1`,
+    `SELECT c.relname AS name FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass('events') AND c.relname ^@ 'events_'
+       AND c.relname <> ALL (SELECT to_char(day, '"events_"YYYYMMDD') FROM archive_days WHERE recalled_until IS NOT NULL) ORDER BY 1 LIMIT 1`,
   );
   return chunkStart(rows[0]?.name ?? '') ?? now - DAY;
 }

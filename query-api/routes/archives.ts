@@ -13,6 +13,7 @@ import {
   releaseTenant,
   requireDay,
   requireRange,
+  requireRecallable,
   restoreDay,
 } from '../../tiering/index.ts';
 import { requirePlatform } from '../access.ts';
@@ -28,6 +29,9 @@ const Restore = Type.Object({
   speed: Type.Optional(Type.Union(RESTORE_SPEEDS.map((speed) => Type.Literal(speed)))),
 });
 
+const Recall = Type.Object({
+  days: Type.Integer({ minimum: 0, maximum: 365, description: 'how long the day stays from now on; 0 ends its stay' }),
+});
 const Hold = Type.Object({ reason: Type.String({ minLength: 1, maxLength: 1000 }) });
 const Erase = Type.Object({
   tenant: Type.String({ minLength: 1, description: 'id, slug or customer_id' }),
@@ -75,6 +79,18 @@ export const archiveRoutes: FastifyPluginAsync<QueryOptions> = async (app, { tie
       const { day } = request.params as { day: string };
       const { days = 7, speed = 'Standard' } = parseRestore(request.body);
       return reply.code(202).send(await restoreDay(tiering, requireDay('day', day), { days, speed }));
+    },
+  );
+
+  app.post(
+    '/api/v1/archives/:day/recall',
+    { schema: { tags, summary: 'Bring a day back into the database for a stay; its files stay too', body: Recall } },
+    async (request, reply) => {
+      requirePlatform(await request.authorize('admin'));
+      const day = requireDay('day', (request.params as { day: string }).day);
+      const { days } = request.body as Static<typeof Recall>;
+      await requireRecallable(tiering, day);
+      return reply.code(202).send({ job: (await jobs.request('archive_recall', { day, days })).id });
     },
   );
 

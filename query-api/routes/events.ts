@@ -70,6 +70,8 @@ export const eventRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool,
           `(e."timestamp", e.shard, e.log_offset) < (${bind(iso(Number(cursor[0])), 'timestamptz')}, ${bind(cursor[1], 'int')}, ${bind(cursor[2], 'bigint')})`,
         );
 
+      // Before the database: a day that comes back into it in between is looked for in its files.
+      const days = await archive.days({ from, to });
       const rows: EventRow[] = [];
       let end = cursor === undefined ? to : Math.min(to, Number(cursor[0]) + 1);
       for (let slice = 0; rows.length <= limit && end > from; slice++) {
@@ -84,6 +86,7 @@ export const eventRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool,
           tenantIds: tenants?.map((tenant) => tenant.id) ?? null,
           from: rows.length > limit ? Math.max(from, rows.at(-1)?.at ?? from) : from,
           to,
+          days,
           receivedFrom: received.from,
           receivedTo: received.to,
           idempotencyKey: optionalText('id', parameters.id),

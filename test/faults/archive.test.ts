@@ -1,7 +1,5 @@
-import { spawn } from 'node:child_process';
 import { openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   ARCHIVE_STEPS,
@@ -12,12 +10,11 @@ import {
   type TieringDeps,
   verifyArchive,
 } from '../../tiering/index.ts';
-import { always, makeTiering, TEST_TIERING, takeIn } from '../support/archive.ts';
+import { always, archiver, makeTiering, TEST_TIERING, takeIn } from '../support/archive.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { event, openTestLog } from '../support/processors.ts';
 import { until } from '../support/server.ts';
 
-const SCRIPT = fileURLToPath(new URL('../support/archive-process.ts', import.meta.url));
 const DAY = 86_400_000;
 const FIRST = Date.UTC(2026, 0, 1);
 const EVENTS = 1_200;
@@ -87,23 +84,6 @@ async function finish(): Promise<void> {
   expect(await verifyArchive(deps, always())).toMatchObject({ days, damaged: [], frozen: [] });
 }
 
-/** An archiver in a process of its own. @returns how it ended */
-function archiver(
-  more: Record<string, unknown>,
-  limit = '',
-): Promise<{ signal: NodeJS.Signals | null; code: number | null; output: string }> {
-  const argument = JSON.stringify({ url: database.url, root: deps.root, count: 1, ...more });
-  const shell = `${limit} exec "$0" "$@"`;
-  const child = spawn('/bin/sh', ['-c', shell, process.execPath, SCRIPT, argument], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  let output = '';
-  child.stdout.on('data', (chunk: Buffer) => {
-    output += chunk.toString('utf8');
-  });
-  return new Promise((resolve) => child.once('close', (code, signal) => resolve({ code, signal, output })));
-}
-
 const objectPath = (key: string) => join(deps.root, 'objects', key);
 
 describe('P9: an archiver', () => {
@@ -113,7 +93,7 @@ describe('P9: an archiver', () => {
       const start = await newDay();
       // A day that is archived already gets late events: both ways through every step.
       if (days > 1) await addTo(start - DAY, 3);
-      const ended = await archiver({ step, count: days % 2 === 0 ? 2 : 1 });
+      const ended = await archiver(database.url, deps.root, { step, count: days % 2 === 0 ? 2 : 1 });
       expect(ended.signal).toBe('SIGKILL');
       await requireWhole();
       await finish();
@@ -153,7 +133,7 @@ describe('P9: an archiver', () => {
   test('without room on the disk leaves the day in the database', async () => {
     const start = await newDay();
     // Blocks of 512 bytes: less than a spooled file. The signal is ignored, so that writes fail as on a full disk.
-    const ended = await archiver({}, `trap '' XFSZ; ulimit -f 60;`);
+    const ended = await archiver(database.url, deps.root, {}, `trap '' XFSZ; ulimit -f 60;`);
     expect(ended.output).toContain(`"left":{"${dayOf(start)}"`);
     const { rows } = await database.pool.query('SELECT count(*)::int AS n FROM events');
     expect(rows).toEqual([{ n: EVENTS }]);
@@ -188,7 +168,7 @@ describe('P9: an archiver', () => {
 
   test('finds damage before it drops, and writes the day again', async () => {
     const start = await newDay();
-    await archiver({ step: 'manifest-stored' });
+    await archiver(database.url, deps.root, { step: 'manifest-stored' });
     const key = `events/date=${dayOf(start)}/part-1.parquet`;
     const file = openSync(objectPath(key), 'r+');
     writeSync(file, Buffer.from('XXXX'), 0, 4, 1_000);

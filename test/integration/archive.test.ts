@@ -62,7 +62,7 @@ describe('the archive', () => {
 
   test('P9: a day leaves the database as sorted Parquet files with a manifest, and every row is there', async () => {
     const result = await runArchive(deps, always());
-    expect(result).toEqual({ archived: ['2026-01-01'], rows: 2_500, left: {}, minutes: [], expired: [] });
+    expect(result).toEqual({ archived: ['2026-01-01'], released: [], rows: 2_500, left: {}, minutes: [], expired: [] });
     const { rows: hot } = await database.pool.query('SELECT count(*)::int AS n FROM events');
     expect(hot).toEqual([{ n: 0 }]);
     const rows = await readAlone<Record<string, string | null>>(

@@ -1,6 +1,8 @@
+import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { Pool } from 'pg';
 import pino from 'pino';
 import type { PlainEvent } from '../../schemas/index.ts';
@@ -61,4 +63,25 @@ export async function takeIn(
     await processors.stop();
     if (log === undefined) await own.dispose();
   }
+}
+
+const SCRIPT = fileURLToPath(new URL('./archive-process.ts', import.meta.url));
+
+/** An archiver in a process of its own. @param limit shell commands before it @returns how it ended */
+export function archiver(
+  url: string,
+  root: string,
+  more: Record<string, unknown>,
+  limit = '',
+): Promise<{ signal: NodeJS.Signals | null; code: number | null; output: string }> {
+  const argument = JSON.stringify({ url, root, count: 1, ...more });
+  const shell = `${limit} exec "$0" "$@"`;
+  const child = spawn('/bin/sh', ['-c', shell, process.execPath, SCRIPT, argument], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let output = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    output += chunk.toString('utf8');
+  });
+  return new Promise((resolve) => child.once('close', (code, signal) => resolve({ code, signal, output })));
 }

@@ -15,6 +15,7 @@ export const DAY = 86_400_000;
 
 /** For tests whose events are all in the database. */
 const NO_ARCHIVE: ArchiveReader = {
+  days: async () => [],
   search: async () => [],
   async *scan(_query, days) {
     if (days.length > 0) throw new Error('this test has no archive');

@@ -23,6 +23,7 @@ import {
 } from '../manifest.ts';
 import { isHeld } from '../operations/holds.ts';
 import type { Progress, TieringDeps } from '../ports.ts';
+import { isUnchanged } from '../recall/check.ts';
 import { type DayRow, renewDay, type StoredManifest, setCurrent, setPending, setVerified } from './day-state.ts';
 import { fetchFile } from './fetch-file.ts';
 import { addTotals, digestOf, noTotals, readFiles, readSpool, spool, type Totals, writePart } from './part-file.ts';
@@ -42,6 +43,8 @@ export async function archiveDay(deps: TieringDeps, claimed: DayRow, run: Progre
     if (await isSound(deps, row, run)) row = await setVerified(deps.pool, row);
     else base = row.current;
   }
+  // What was changed while the day was back is in no file: all of it is written anew.
+  if (base === row.current && !(await isUnchanged(deps.pool, row))) base = undefined;
   const plan = await planDay(deps.pool, row.day, base?.manifest.positions ?? [], deps.settings.partRows);
   if (plan.rows === 0) return row;
   return withScratch(deps, async (scratch, duck) => {
@@ -307,11 +310,15 @@ async function verifyFiles(
     throw new TidemarkError('archive_damaged', `${row.day}: files read back do not hold what the database sent`);
 }
 
+/** Whether the pending manifest has the files of the one before, and more; else the whole day was written anew. */
+const isAddition = ({ pending, current }: DayRow): boolean =>
+  current?.manifest.files.every(({ key }) => pending?.manifest.files.some((file) => file.key === key)) ?? true;
+
 /** After a crash between manifest and verification: the rows are still in the database, so the files are compared with them anew. */
 async function verifyAgain(deps: TieringDeps, row: DayRow, run: Progress): Promise<void> {
   const pending = row.pending?.manifest;
   if (pending === undefined) return;
-  const before = row.current?.manifest.positions ?? [];
+  const before = isAddition(row) ? (row.current?.manifest.positions ?? []) : [];
   const starts = new Map(before.map(({ shard, next }) => [shard, next]));
   const known = new Set(row.current?.manifest.files.map((file) => file.key));
   const files = pending.files.filter((file) => !known.has(file.key));

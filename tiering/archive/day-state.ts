@@ -9,6 +9,15 @@ export interface StoredManifest extends SignedManifest {
   etag: string;
 }
 
+/** A day that is back in the database. */
+export interface Recall {
+  /** Unix ms */
+  until: number;
+  /** what came back, as `recallCheck` counts it */
+  rows: number;
+  check: string;
+}
+
 /** What the database knows of a day's archive. */
 export interface DayRow {
   day: Day;
@@ -17,6 +26,8 @@ export interface DayRow {
   current: StoredManifest | undefined;
   /** written, but its rows have not left the database yet */
   pending: StoredManifest | undefined;
+  /** set while its rows are back in the database: readers find them there */
+  recalled: Recall | undefined;
   /** detached, still to be dropped */
   chunks: string[];
   epoch: number;
@@ -34,11 +45,15 @@ interface Row {
   manifest_etag: string | null;
   pending: string | null;
   pending_etag: string | null;
+  recalled_until: number | null;
+  recall_rows: number;
+  recall_check: string;
   chunks: string[];
   epoch: string;
 }
 
-const COLUMNS = 'day::text AS day, state, manifest, manifest_etag, pending, pending_etag, chunks, epoch';
+const COLUMNS = `day::text AS day, state, manifest, manifest_etag, pending, pending_etag, chunks, epoch,
+  (extract(epoch FROM recalled_until) * 1000)::float8 AS recalled_until, recall_rows::float8 AS recall_rows, recall_check::text AS recall_check`;
 
 function toRow(row: Row): DayRow {
   const stored = (text: string | null, etag: string | null): StoredManifest | undefined =>
@@ -48,6 +63,10 @@ function toRow(row: Row): DayRow {
     state: row.state,
     current: stored(row.manifest, row.manifest_etag),
     pending: stored(row.pending, row.pending_etag),
+    recalled:
+      row.recalled_until === null
+        ? undefined
+        : { until: row.recalled_until, rows: row.recall_rows, check: row.recall_check },
     chunks: row.chunks,
     epoch: Number(row.epoch),
   };
@@ -109,16 +128,29 @@ export async function setVerified(pool: Pool, row: DayRow): Promise<DayRow> {
   return { ...row, state: 'verified' };
 }
 
-/** Readers see the pending manifest from this commit on; `chunks` are no longer the table's. */
+/** Readers see the pending manifest, where there is one, from this commit on; `chunks` are no longer the table's. */
 export async function setDetached(client: ClientBase, row: DayRow, chunks: readonly string[]): Promise<void> {
   await change(
     client,
     row,
-    `state = 'detached', manifest = pending, manifest_sha256 = pending_sha256, manifest_etag = pending_etag,
-     pending = NULL, pending_sha256 = NULL, pending_etag = NULL, chunks = chunks || $3::text[], archived_at = now()`,
+    `state = 'detached', manifest = coalesce(pending, manifest), manifest_sha256 = coalesce(pending_sha256, manifest_sha256),
+     manifest_etag = coalesce(pending_etag, manifest_etag), pending = NULL, pending_sha256 = NULL, pending_etag = NULL,
+     recalled_until = NULL, recall_rows = NULL, recall_check = NULL, chunks = chunks || $3::text[],
+     archived_at = CASE WHEN pending IS NULL THEN archived_at ELSE now() END`,
     [chunks],
   );
-  await setPositions(client, row.day, row.pending?.manifest.positions ?? []);
+  await setPositions(client, row.day, (row.pending ?? row.current)?.manifest.positions ?? []);
+}
+
+/** Readers see the day in the database from this commit on, all that stands there of it. */
+export async function setRecalled(client: ClientBase, row: DayRow, { until, rows, check }: Recall): Promise<void> {
+  await change(client, row, 'recalled_until = $3, recall_rows = $4, recall_check = $5', [new Date(until), rows, check]);
+  await setPositions(client, row.day, []);
+}
+
+/** A day that is back stays until then. */
+export async function setStay(pool: Pool, row: DayRow, until: number): Promise<void> {
+  await change(pool, row, 'recalled_until = $3', [new Date(until)]);
 }
 
 async function setPositions(client: ClientBase, day: Day, positions: readonly LogPosition[]): Promise<void> {
@@ -148,20 +180,26 @@ export async function forgetDay(pool: Pool, { day, epoch }: DayRow): Promise<voi
   await pool.query('DELETE FROM archive_days WHERE day = $1 AND epoch = $2', [day, epoch]);
 }
 
-/** Days from `from` to `to`, both included, whatever their state. */
-export async function rowsOf(client: ClientBase | Pool, from: Day, to: Day): Promise<DayRow[]> {
-  const { rows } = await client.query<Row>(
-    `SELECT ${COLUMNS} FROM archive_days WHERE day BETWEEN $1 AND $2 ORDER BY day`,
-    [from, to],
-  );
+async function select(client: ClientBase | Pool, where: string, values: readonly unknown[]): Promise<DayRow[]> {
+  const { rows } = await client.query<Row>(`SELECT ${COLUMNS} FROM archive_days WHERE ${where}`, [...values]);
   return rows.map(toRow);
 }
 
-/** Days that readers find in the archive, newest first. */
-export async function archivedDays(client: ClientBase | Pool, from: Day, to: Day): Promise<DayRow[]> {
-  const { rows } = await client.query<Row>(
-    `SELECT ${COLUMNS} FROM archive_days WHERE day BETWEEN $1 AND $2 AND manifest IS NOT NULL ORDER BY day DESC`,
-    [from, to],
-  );
-  return rows.map(toRow);
-}
+/** Days from `from` to `to`, both included, whatever their state. */
+export const rowsOf = (client: ClientBase | Pool, from: Day, to: Day): Promise<DayRow[]> =>
+  select(client, 'day BETWEEN $1 AND $2 ORDER BY day', [from, to]);
+
+/** Days that have files in the archive, newest first, wherever readers find them. */
+export const daysWithFiles = (client: ClientBase | Pool, from: Day, to: Day): Promise<DayRow[]> =>
+  select(client, 'day BETWEEN $1 AND $2 AND manifest IS NOT NULL ORDER BY day DESC', [from, to]);
+
+/** Days that readers find in the archive, newest first: not those that are back in the database. */
+export const archivedDays = (client: ClientBase | Pool, from: Day, to: Day): Promise<DayRow[]> =>
+  select(client, 'day BETWEEN $1 AND $2 AND manifest IS NOT NULL AND recalled_until IS NULL ORDER BY day DESC', [
+    from,
+    to,
+  ]);
+
+/** These days, newest first, as their files are. */
+export const filesOfDays = (client: ClientBase | Pool, days: readonly Day[]): Promise<DayRow[]> =>
+  select(client, 'day = ANY ($1::date[]) AND manifest IS NOT NULL ORDER BY day DESC', [days]);

@@ -7,7 +7,10 @@ import type { TieringDeps } from '../ports.ts';
 import { type DayRow, rowsOf, setDetached } from './day-state.ts';
 
 /** How long a lock on the table may be waited for: writers queue behind us meanwhile. */
-const LOCK_TIMEOUT_MS = 250;
+export const LOCK_TIMEOUT_MS = 250;
+/** Tries for it, and the pause between them. */
+export const MOST_TRIES = 40;
+export const RETRY_MS = 250;
 const DAY_MS = 86_400_000;
 
 /** Why a day is still in the database; `late`: events came since it was planned; `busy`: try again soon. */
@@ -16,7 +19,7 @@ export type DropOutcome = 'dropped' | 'nothing' | 'late' | 'busy' | 'incomplete'
 /**
  * Takes the chunks of a verified day out of the table (P9). In one transaction: writers of these chunks are kept out, every
  * row of them is counted against the manifests, the chunks are detached, and readers see the archive from the commit on.
- * A chunk wider than a day waits until all its days are verified.
+ * A chunk wider than a day waits until all its days are verified. A day that was back in the database is counted as a whole.
  */
 export async function dropChunks(deps: TieringDeps, day: Day): Promise<DropOutcome> {
   const { pool, engine } = deps;
@@ -28,21 +31,25 @@ export async function dropChunks(deps: TieringDeps, day: Day): Promise<DropOutco
     client.release();
   }
   const { from, to, inside } = reachOf(chunks, day);
-  if (inside.length === 0) return 'nothing';
   try {
     return await withTransaction(pool, async (tx) => {
       await tx.query(`SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`);
       for (const chunk of inside) await tx.query(`LOCK TABLE ${quoteIdentifier(chunk.name)} IN SHARE MODE`);
       const rows = await rowsOf(tx, dayOf(from), dayOf(to - 1));
+      if (inside.length === 0 && rows.every((row) => row.recalled === undefined)) return 'nothing';
       const counts = await countChunks(tx, inside, rows);
       for (const one of counts) if (one.late > 0) return 'late';
       const ready: DayRow[] = [];
       for (const one of counts.filter(({ fresh }) => fresh > 0)) {
         const row = rows.find((known) => known.day === one.day);
-        if (row?.state !== 'verified' || row.pending === undefined) return 'incomplete';
+        if (row === undefined || !mayLeave(row, deps.now())) return 'incomplete';
         requireCounted(deps, row, one.tenants);
         ready.push(row);
       }
+      // A day that is back, without rows of its own: nothing leaves but the note of it.
+      const gone = rows.filter((row) => row.recalled !== undefined && !ready.includes(row));
+      if (gone.some((row) => row.recalled !== undefined && row.recalled.until > deps.now())) return 'incomplete';
+      ready.push(...gone);
       // A verified day without rows of its own here was planned from chunks that have gone: it cannot be.
       deps.fault?.('checked');
       await tx.query('LOCK TABLE events IN ACCESS EXCLUSIVE MODE');
@@ -71,6 +78,12 @@ export async function dropChunks(deps: TieringDeps, day: Day): Promise<DropOutco
   }
 }
 
+/** What is new of it was read back; what is back stays as long as it was asked for. */
+function mayLeave({ state, pending, recalled }: DayRow, now: number): boolean {
+  if (pending !== undefined) return state === 'verified' && (recalled === undefined || recalled.until <= now);
+  return recalled !== undefined && recalled.until <= now;
+}
+
 /** The days and chunks that hang together with `day`: as far as chunks reach over the ends of days. */
 function reachOf(chunks: readonly Chunk[], day: Day): { from: number; to: number; inside: Chunk[] } {
   let [from, to] = [startOf(day), endOf(day)];
@@ -95,8 +108,9 @@ interface DayCount {
 /** Every row of the chunks is in exactly one of: archived before, pending, late. */
 async function countChunks(client: ClientBase, chunks: readonly Chunk[], rows: readonly DayRow[]): Promise<DayCount[]> {
   const bounds = rows.flatMap((row) => {
-    const before = new Map(row.current?.manifest.positions.map(({ shard, next }) => [shard, next]));
-    const after = new Map(row.pending?.manifest.positions.map(({ shard, next }) => [shard, next]));
+    const archived = row.recalled === undefined ? row.current?.manifest.positions : [];
+    const before = new Map(archived?.map(({ shard, next }) => [shard, next]));
+    const after = new Map(newestOf(row)?.positions.map(({ shard, next }) => [shard, next]));
     return [...new Set([...before.keys(), ...after.keys()])].map((shard) => {
       const start = before.get(shard) ?? 0;
       return { day: row.day, shard, start, next: Math.max(start, after.get(shard) ?? 0) };
@@ -136,19 +150,30 @@ async function countChunks(client: ClientBase, chunks: readonly Chunk[], rows: r
   return [...days.values()];
 }
 
-/** What leaves is what the pending manifest has more than the one before: rows and sums, tenant by tenant. */
+const newestOf = ({ pending, current, recalled }: DayRow): Manifest | undefined =>
+  (pending ?? (recalled === undefined ? undefined : current))?.manifest;
+
+/** What leaves is what the pending manifest has more than the one before, or all that it has: rows and sums, tenant by tenant. */
 function requireCounted({ logger }: TieringDeps, row: DayRow, counted: Record<string, TenantTotals>): void {
-  const pending: Manifest | undefined = row.pending?.manifest;
-  const added = addTenants(pending?.tenants ?? {}, row.current?.manifest.tenants ?? {}, -1);
-  const ids = new Set([...Object.keys(added), ...Object.keys(counted)]);
-  for (const id of ids) {
-    const [a, b] = [added[id], counted[id]];
-    const isEqual = a !== undefined && b !== undefined && a.rows === b.rows && same(a, b);
-    if (isEqual) continue;
-    logger.error({ day: row.day, tenant: id, manifest: a, database: b }, 'the manifest does not match the rows');
+  const all = newestOf(row)?.tenants ?? {};
+  const expected = row.recalled === undefined ? addTenants(all, row.current?.manifest.tenants ?? {}, -1) : all;
+  requireEqualTotals(row.day, expected, counted, logger);
+}
+
+/** @throws TidemarkError `archive_damaged` */
+export function requireEqualTotals(
+  day: Day,
+  expected: Readonly<Record<string, TenantTotals>>,
+  counted: Readonly<Record<string, TenantTotals>>,
+  logger: TieringDeps['logger'],
+): void {
+  for (const id of new Set([...Object.keys(expected), ...Object.keys(counted)])) {
+    const [a, b] = [expected[id], counted[id]];
+    if (a !== undefined && b !== undefined && a.rows === b.rows && same(a, b)) continue;
+    logger.error({ day, tenant: id, manifest: a, database: b }, 'the manifest does not match the rows');
     throw new TidemarkError(
       'archive_damaged',
-      `${row.day}: the manifest does not match the rows of tenant ${id}; nothing was dropped`,
+      `${day}: the manifest does not match the rows of tenant ${id}; nothing was dropped`,
     );
   }
 }
@@ -159,5 +184,16 @@ const same = (a: TenantTotals, b: TenantTotals): boolean =>
   );
 
 /** lock_not_available, deadlock_detected */
-const isLockFailure = (error: unknown): boolean =>
+export const isLockFailure = (error: unknown): boolean =>
   error instanceof Error && 'code' in error && (error.code === '55P03' || error.code === '40P01');
+
+/** A late event may have brought the chunk back into the table: then it is archived like any other. */
+export async function dropDetached({ pool, engine }: TieringDeps, name: string): Promise<void> {
+  await withTransaction(pool, async (tx) => {
+    // Whoever makes or attaches a chunk holds this row.
+    await tx.query(`SELECT FROM control_locks WHERE name = 'chunks' FOR UPDATE`);
+    const attached = await engine.listChunks(tx, TIME_TABLES.events);
+    if (!attached.some((chunk) => chunk.name === name)) await tx.query(`DROP TABLE IF EXISTS ${quoteIdentifier(name)}`);
+  });
+  engine.forget();
+}

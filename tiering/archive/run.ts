@@ -1,24 +1,24 @@
 /** The archive job: one day after the other, oldest first; what one run leaves half done, the next one ends. */
 import { setTimeout as rest } from 'node:timers/promises';
 import { TIME_TABLES } from '../../schemas/index.ts';
-import { type Chunk, quoteIdentifier, withTransaction } from '../../sinks/index.ts';
+import type { Chunk } from '../../sinks/index.ts';
 import { type Day, dayOf, endOf, manifestKey, prefixOf, startOf } from '../layout.ts';
 import type { Progress, TieringDeps } from '../ports.ts';
+import { dropAbandoned } from '../recall/recall.ts';
 import { archiveDay } from './archive-day.ts';
 import { claimDay, type DayRow, forgetDay, LeaseLost, releaseDay, rowsOf, setArchived } from './day-state.ts';
-import { dropChunks } from './drop-chunks.ts';
+import { dropChunks, dropDetached, MOST_TRIES, RETRY_MS } from './drop-chunks.ts';
 import { dropMinutes } from './drop-minutes.ts';
 
 const DAY_MS = 86_400_000;
 /** Rounds of archiving what came while the one before was written; then the day waits for the next run. */
 const MOST_ROUNDS = 5;
-/** Tries for a lock that writers hold; then the day waits for the next run. */
-const MOST_TRIES = 40;
-const RETRY_MS = 250;
 
 export interface RunResult extends Record<string, unknown> {
   /** days that left the database now */
   archived: Day[];
+  /** recalled days whose stay is over: readers find them in the archive again */
+  released: Day[];
   /** rows that went into the archive */
   rows: number;
   /** days that another archiver has, that writers held, or that failed, with the reason */
@@ -34,7 +34,8 @@ export const hotSince = ({ now, settings }: Pick<TieringDeps, 'now' | 'settings'
 
 /** @param before first day that stays; days after the clock's are never taken */
 export async function runArchive(deps: TieringDeps, run: Progress, before = hotSince(deps)): Promise<RunResult> {
-  const result: RunResult = { archived: [], rows: 0, left: {}, minutes: [], expired: [] };
+  const result: RunResult = { archived: [], released: [], rows: 0, left: {}, minutes: [], expired: [] };
+  await dropAbandoned(deps);
   await finishDetached(deps, run);
   for (const day of await daysBefore(deps, before)) {
     run.signal.throwIfAborted();
@@ -70,7 +71,7 @@ async function daysBefore(deps: TieringDeps, before: Day): Promise<Day[]> {
   for (const chunk of chunks.filter((one) => one.to <= limit || isWithinDay(one, limit)))
     for (let at = chunk.from; at < chunk.to; at += DAY_MS) days.add(dayOf(at));
   const { rows } = await deps.pool.query<{ day: Day }>(
-    `SELECT day::text AS day FROM archive_days WHERE day < $1 AND state IN ('new', 'written', 'verified')`,
+    `SELECT day::text AS day FROM archive_days WHERE day < $1 AND (state IN ('new', 'written', 'verified') OR recalled_until IS NOT NULL)`,
     [dayOf(limit)],
   );
   for (const { day } of rows) days.add(day);
@@ -85,15 +86,17 @@ async function takeDay(deps: TieringDeps, day: Day, run: Progress, result: RunRe
     result.left[day] = 'another archiver has it';
     return;
   }
-  deps.fault?.('claimed');
   let failure: string | null = null;
   try {
+    if (claimed.recalled !== undefined && claimed.recalled.until > deps.now()) return;
+    deps.fault?.('claimed');
     const before = claimed.current?.manifest.rows ?? 0;
     const outcome = await moveDay(deps, claimed, run);
     const [row] = await rowsOf(deps.pool, day, day);
     if (outcome === 'dropped' || outcome === 'nothing') {
       const rows = (row?.current?.manifest.rows ?? 0) - before;
       if (rows > 0) result.archived.push(day);
+      if (claimed.recalled !== undefined) result.released.push(day);
       result.rows += rows;
     } else result.left[day] = outcome === 'busy' ? 'writers hold it' : 'its chunk holds days that stay';
     if (row !== undefined) await removeOrphans(deps, row);
@@ -145,17 +148,6 @@ async function finishDetached(deps: TieringDeps, run: Progress): Promise<void> {
   }
 }
 
-/** A late event may have brought the chunk back into the table: then it is archived like any other. */
-async function dropDetached({ pool, engine }: TieringDeps, name: string): Promise<void> {
-  await withTransaction(pool, async (tx) => {
-    // Whoever makes or attaches a chunk holds this row.
-    await tx.query(`SELECT FROM control_locks WHERE name = 'chunks' FOR UPDATE`);
-    const attached = await engine.listChunks(tx, TIME_TABLES.events);
-    if (!attached.some((chunk) => chunk.name === name)) await tx.query(`DROP TABLE IF EXISTS ${quoteIdentifier(name)}`);
-  });
-  engine.forget();
-}
-
 /** Files that crashed runs left beside those of the manifest: whoever reads the folder as a whole would count them twice. */
 async function removeOrphans({ store, logger }: TieringDeps, row: DayRow): Promise<void> {
   const known = new Set(
@@ -175,7 +167,7 @@ async function forgetExpired({ store, pool, now }: TieringDeps): Promise<Day[]> 
   const days = (await store.lifecycle()).flatMap((rule) => (rule.expireDays === undefined ? [] : [rule.expireDays]));
   if (days.length === 0) return [];
   const { rows } = await pool.query<{ day: Day }>(
-    `SELECT day::text AS day FROM archive_days WHERE state = 'archived' AND archived_at < $1`,
+    `SELECT day::text AS day FROM archive_days WHERE state = 'archived' AND archived_at < $1 AND recalled_until IS NULL`,
     [new Date(now() - Math.min(...days) * DAY_MS)],
   );
   for (const { day } of rows) {

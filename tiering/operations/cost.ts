@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
-import type { Chunk } from '../../sinks/index.ts';
 import { TIME_TABLES } from '../../schemas/index.ts';
-import { archivedDays } from '../archive/day-state.ts';
+import type { Chunk } from '../../sinks/index.ts';
+import { daysWithFiles } from '../archive/day-state.ts';
 import { dayOfKey, EVENTS_PREFIX } from '../layout.ts';
 import { scaled, unscaled } from '../manifest.ts';
 import type { TieringDeps } from '../ports.ts';
@@ -55,7 +55,7 @@ export async function costView(deps: TieringDeps): Promise<CostView> {
     if (dayOfKey(object.key) !== undefined) classes.set(object.key, object.storageClass);
   const tiers = new Map<string, { bytes: number; rows: number }>([['hot', { bytes: hotBytes, rows: hotRows }]]);
   const tenants = new Map<string, { customer_id: string; rows: number; bytes: number; cost: bigint }>();
-  for (const { current } of await archivedDays(pool, '0001-01-01', '9999-12-31')) {
+  for (const { current } of await daysWithFiles(pool, '0001-01-01', '9999-12-31')) {
     if (current === undefined || current.manifest.rows === 0) continue;
     const { manifest } = current;
     let cost = 0n;

@@ -17,7 +17,7 @@ import {
   summed,
   withScratch,
 } from '../archive/archive-day.ts';
-import { archivedDays, claimDay, type DayRow, releaseDay, setCurrent } from '../archive/day-state.ts';
+import { claimDay, type DayRow, daysWithFiles, releaseDay, setCurrent } from '../archive/day-state.ts';
 import { fetchFile } from '../archive/fetch-file.ts';
 import { digestOf, readFiles } from '../archive/part-file.ts';
 import { type Duck, files as filesOf, literal } from '../duckdb.ts';
@@ -78,7 +78,7 @@ export async function eraseEvents(deps: TieringDeps, run: Progress, request: Era
   const hot = await eraseHot(pool, request, id);
   await pool.query('UPDATE erasures SET hot_rows = hot_rows + $2 WHERE id = $1', [id, hot]);
   const frozen: Day[] = [];
-  for (const { day, current } of await archivedDays(pool, '0001-01-01', '9999-12-31')) {
+  for (const { day, current } of await daysWithFiles(pool, '0001-01-01', '9999-12-31')) {
     run.signal.throwIfAborted();
     if (current === undefined || !(tenantId in current.manifest.tenants)) continue;
     const removed = await eraseDay(deps, day, request);

@@ -1,5 +1,5 @@
 import type { Pool } from 'pg';
-import { archivedDays } from '../archive/day-state.ts';
+import { daysWithFiles } from '../archive/day-state.ts';
 import { manifestKey, tagsOf } from '../layout.ts';
 import type { Manifest } from '../manifest.ts';
 import type { TieringDeps } from '../ports.ts';
@@ -42,7 +42,7 @@ export async function isHeld(pool: Pool, tenantIds: readonly string[]): Promise<
 
 async function tagDays({ pool, store }: TieringDeps, isConcerned: (manifest: Manifest) => boolean): Promise<number> {
   let count = 0;
-  for (const { day, current } of await archivedDays(pool, '0001-01-01', '9999-12-31')) {
+  for (const { day, current } of await daysWithFiles(pool, '0001-01-01', '9999-12-31')) {
     if (current === undefined || !isConcerned(current.manifest)) continue;
     const held = await isHeld(pool, Object.keys(current.manifest.tenants));
     for (const { key } of current.manifest.files) await store.tag(key, tagsOf('part', held));

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import type { DuckDBValue } from '@duckdb/node-api';
 import type { Pool } from 'pg';
 import { ObjectFrozen } from '../../sinks/index.ts';
-import { archivedDays, type DayRow } from '../archive/day-state.ts';
+import { type DayRow, filesOfDays } from '../archive/day-state.ts';
 import { type Duck, files as filesOf, openDuck } from '../duckdb.ts';
 import { type Day, dayOf } from '../layout.ts';
 import { listDays } from '../list.ts';
@@ -23,6 +23,8 @@ export interface ArchiveSearch {
   requestId?: string | undefined;
   userId?: string | undefined;
   type?: string | undefined;
+  /** days to look into though they may have come back into the database since they were asked for */
+  days?: readonly Day[] | undefined;
   /** only what comes after this in the order of the answer */
   after?: { at: number; shard: number; logOffset: number } | undefined;
 }
@@ -47,6 +49,8 @@ export interface ArchivedEvent {
 
 /** Reads raw events where they are archived. */
 export interface ArchiveReader {
+  /** Days that a search would look into now, newest first. */
+  days(query: Pick<ArchiveSearch, 'from' | 'to'>): Promise<Day[]>;
   /** Newest first: by time, shard and offset. @throws TidemarkError `archive_frozen`, `archive_damaged` | {ObjectStoreUnavailable} */
   search(query: ArchiveSearch, limit: number): Promise<ArchivedEvent[]>;
   /** All that match, in any order, a few thousand in memory. @param days as the caller's snapshot has them @throws as `search` */
@@ -67,17 +71,18 @@ export function openArchiveReader(deps: TieringDeps): ArchiveReader {
   };
 
   return {
+    days: (query) => daysOf(pool, query),
     async search(query, limit) {
       const found: ArchivedEvent[] = [];
-      const days = await daysOf(pool, query);
+      const known = (query.days ?? []).filter((day) => day >= dayOf(query.from) && day <= dayOf(lastOf(query)));
+      const days = [...new Set([...known, ...(await daysOf(pool, query))])].sort().reverse();
       if (days.length === 0) return found;
       const shards = await shardsOf(pool);
       for (let at = 0, batch = 0; at < days.length && found.length < limit; batch++) {
         const size = BATCHES[Math.min(batch, BATCHES.length - 1)] ?? 1;
         const some = days.slice(at, at + size);
         at += size;
-        const last = some.at(-1) ?? '';
-        const rows = await archivedDays(pool, last, some[0] ?? '');
+        const rows = await filesOfDays(pool, some);
         const wanted = rows.flatMap((row) =>
           row.current === undefined ? [] : wantedFiles(row.current.manifest, query),
         );
@@ -100,8 +105,7 @@ export function openArchiveReader(deps: TieringDeps): ArchiveReader {
           // A file at a time: the cache need not hold a whole day.
           const held = await holdFile(file).catch((error) => explain(deps, error, query));
           try {
-            const { text, values } = select(query, [file], [held.path], shards);
-            for await (const rows of (await duck()).stream(text, values)) yield rows.map(toEvent);
+            yield* eventsIn(await duck(), file, held.path, shards, query);
           } finally {
             held.release();
           }
@@ -120,27 +124,42 @@ export function openArchiveReader(deps: TieringDeps): ArchiveReader {
   }
 }
 
+/** Events of one file, a few thousand at a time. @param path where it is on the disk */
+export async function* eventsIn(
+  duck: Duck,
+  file: ManifestFile,
+  path: string,
+  shards: Shards,
+  query: ArchiveSearch,
+): AsyncIterable<ArchivedEvent[]> {
+  const { text, values } = select(query, [file], [path], shards);
+  for await (const rows of duck.stream(text, values)) yield rows.map(toEvent);
+}
+
 /** A frozen file is answered with every day of the question that is frozen, so that one round of restoring does. */
 async function explain(deps: TieringDeps, error: unknown, query: ArchiveSearch): Promise<never> {
   if (!(error instanceof ObjectFrozen)) throw error;
   const days = await listDays(deps, { from: dayOf(query.from), to: dayOf(query.to - 1) });
-  const frozen = days.filter((day) => day.tier === 'cold' || day.tier === 'restoring');
+  const frozen = days.filter((day) => day.recalled_until === null && (day.tier === 'cold' || day.tier === 'restoring'));
   throw frozenDays(frozen.map((day) => day.day));
 }
 
-async function daysOf(pool: Pool, { from, to, after }: ArchiveSearch): Promise<Day[]> {
-  const last = after === undefined ? to - 1 : Math.min(to - 1, after.at);
+type Range = Pick<ArchiveSearch, 'from' | 'to' | 'after'>;
+
+const lastOf = ({ to, after }: Range): number => (after === undefined ? to - 1 : Math.min(to - 1, after.at));
+
+async function daysOf(pool: Pool, range: Range): Promise<Day[]> {
   const { rows } = await pool.query<{ day: Day }>(
-    'SELECT day::text AS day FROM archive_days WHERE day BETWEEN $1 AND $2 AND manifest IS NOT NULL ORDER BY day DESC',
-    [dayOf(from), dayOf(last)],
+    'SELECT day::text AS day FROM archive_days WHERE day BETWEEN $1 AND $2 AND manifest IS NOT NULL AND recalled_until IS NULL ORDER BY day DESC',
+    [dayOf(range.from), dayOf(lastOf(range))],
   );
   return rows.map((row) => row.day);
 }
 
 /** Shards by topic and partition. */
-type Shards = ReadonlyMap<string, ReadonlyMap<number, number>>;
+export type Shards = ReadonlyMap<string, ReadonlyMap<number, number>>;
 
-async function shardsOf(pool: Pool): Promise<Shards> {
+export async function shardsOf(pool: Pool): Promise<Shards> {
   const { rows } = await pool.query<{ topic: string; partition: number; shard: number }>(
     'SELECT topic, partition, shard FROM log_offsets',
   );

@@ -1,0 +1,143 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import {
+  ARCHIVE_STEPS,
+  dayOf,
+  openArchiveReader,
+  RECALL_STEPS,
+  readRawEvents,
+  recallDay,
+  runArchive,
+  type TieringDeps,
+  verifyArchive,
+} from '../../tiering/index.ts';
+import { always, archiver, makeTiering, NOW, TEST_TIERING, takeIn } from '../support/archive.ts';
+import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
+import { event, openTestLog } from '../support/processors.ts';
+import { until } from '../support/server.ts';
+
+const DAY = 86_400_000;
+const FIRST = Date.UTC(2026, 0, 1);
+const EVENTS = 1_200;
+
+let database: TestDatabase;
+let log: Awaited<ReturnType<typeof openTestLog>>;
+let deps: TieringDeps & { root: string; dispose(): void };
+const sent = new Set<string>();
+
+beforeAll(async () => {
+  database = await createTestDatabase();
+  log = await openTestLog();
+  deps = await makeTiering(database.pool, { settings: { ...TEST_TIERING, leaseMs: 300 } });
+  await add(EVENTS);
+  await runArchive(deps, always());
+}, 120_000);
+afterAll(async () => {
+  await log.dispose();
+  await database.drop();
+  deps.dispose();
+});
+
+async function add(count: number): Promise<void> {
+  const all = Array.from({ length: count }, (_, i) => {
+    const key = `k-${sent.size + i}`;
+    return event(key, { tenant: `tenant-${i % 2}`, timestamp: FIRST + ((i * 37_000) % DAY), request_id: key });
+  });
+  await takeIn(database.pool, all, log);
+  for (const one of all) sent.add(one.idempotency_key);
+}
+
+/** Every event once, wherever it is. */
+async function requireWhole(): Promise<void> {
+  const reader = openArchiveReader(deps);
+  const { rows: tenants } = await database.pool.query<{ id: string }>('SELECT id FROM tenants');
+  const { rows: positions } = await database.pool.query<{ shard: number; next: number }>(
+    'SELECT shard, next::float8 AS next FROM log_offsets',
+  );
+  const seen: string[] = [];
+  for (const { id } of tenants)
+    for await (const rows of readRawEvents(database.pool, reader, {
+      tenantId: id,
+      from: FIRST,
+      to: FIRST + DAY,
+      positions,
+    }))
+      for (const row of rows) seen.push(row.request_id ?? '');
+  await reader.close();
+  expect(seen.length).toBe(sent.size);
+  expect(new Set(seen)).toEqual(sent);
+}
+
+const inDatabase = async () =>
+  (await database.pool.query<{ n: number }>('SELECT count(*)::int AS n FROM events')).rows[0]?.n;
+const tables = async () =>
+  (
+    await database.pool.query<{ relname: string }>(
+      `SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^(events|recall)_2' ORDER BY 1`,
+    )
+  ).rows.map((row) => row.relname);
+
+/** Ends the stay, and lets the day go. */
+async function release(more: Partial<TieringDeps> = {}): Promise<void> {
+  const later = { ...deps, now: () => NOW + 8 * DAY, ...more };
+  await until(async () => (Object.keys((await runArchive(later, always())).left).length === 0 ? true : undefined));
+  expect(await inDatabase()).toBe(0);
+  expect(await tables()).toEqual([]);
+  expect(await verifyArchive(deps, always())).toMatchObject({ days: 1, damaged: [] });
+  await requireWhole();
+}
+
+/** Until a lease of somebody who was killed has ended. */
+const recall = () =>
+  until(() =>
+    recallDay(deps, always(), dayOf(FIRST), 7).catch((error) =>
+      error.code === 'archive_busy' ? undefined : Promise.reject(error),
+    ),
+  );
+
+describe('P9: a day on its way back', () => {
+  test.each(RECALL_STEPS.map((step) => [step]))(
+    'whose process is killed at "%s" is read in one place, and comes back',
+    async (step) => {
+      // With and without late events of it in the database.
+      if (step !== 'recall-loaded') await add(3);
+      const ended = await archiver(database.url, deps.root, { recall: dayOf(FIRST), step });
+      expect(ended.signal).toBe('SIGKILL');
+      await requireWhole();
+      await recall();
+      expect(await inDatabase()).toBe(sent.size);
+      await requireWhole();
+      await release();
+    },
+    120_000,
+  );
+
+  test('a killed one that nobody asks for again leaves nothing behind', async () => {
+    await archiver(database.url, deps.root, { recall: dayOf(FIRST), step: 'recall-loaded' });
+    expect(await tables()).toEqual(['recall_20260101']);
+    await until(async () => {
+      await runArchive(deps, always());
+      return (await tables()).length === 0 ? true : undefined;
+    });
+    await requireWhole();
+  }, 120_000);
+
+  test.each(ARCHIVE_STEPS.map((step) => [step]))(
+    'that is let go by an archiver which is killed at "%s" is read in one place, and goes',
+    async (step) => {
+      await recall();
+      // Something was changed, and something came late: the day is written as a whole.
+      await database.pool.query(`UPDATE events SET model = $1 WHERE request_id = 'k-7'`, [step]);
+      await add(2);
+      await recallDay(deps, always(), dayOf(FIRST), 0);
+      const ended = await archiver(database.url, deps.root, { step });
+      expect(ended.signal).toBe('SIGKILL');
+      await requireWhole();
+      await release();
+      const reader = openArchiveReader(deps);
+      const [changed] = await reader.search({ tenantIds: null, from: FIRST, to: FIRST + DAY, requestId: 'k-7' }, 10);
+      await reader.close();
+      expect(changed?.data).toContain(`"model":"${step}"`);
+    },
+    120_000,
+  );
+});
