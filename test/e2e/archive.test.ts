@@ -111,6 +111,43 @@ describe('the archive over HTTP', () => {
     expect((await runJob('/api/v1/archives/verify', {})).result).toMatchObject({ days: 2, damaged: [], frozen: [] });
   });
 
+  test('P3, P9: a recalled day is read in the database, its events can be voided again, and it leaves at the end of its stay', async () => {
+    const old = dayOf(today - 20 * DAY);
+    const query = `from=${old}T00:00:00Z&to=${old}T12:00:00Z&limit=1000`;
+    const tokens = async () => {
+      const range = `from=${old}T00:00:00Z&to=${dayOf(today - 19 * DAY)}T00:00:00Z`;
+      const { data } = await server.json<{ data: { value: number }[] }>(
+        `/api/v1/meters/tokens/query?subject=c-1&${range}&windowSize=DAY`,
+      );
+      return data.map((one) => one.value);
+    };
+    const voidEvent = (id: string) =>
+      server.request(`/api/v1/events/${id}?subject=c-1&reason=test`, { method: 'DELETE' });
+    const letters = async () => {
+      await server.settled();
+      return (await server.json<{ data: { reason: string }[] }>('/api/v1/dead-letters')).data;
+    };
+    const before = await search(query);
+    expect(await tokens()).toEqual([900]);
+    expect((await voidEvent(`r-${old}-9`)).status).toBe(404);
+
+    expect((await runJob(`/api/v1/archives/${old}/recall`, { days: 14 })).result).toMatchObject({ day: old, rows: 61 });
+    const listed = await server.json<{ data: ArchivedDay[] }>(`/api/v1/archives?to=${old}`);
+    expect(listed.data).toMatchObject([{ tier: 'warm', rows: 61, recalled_until: expect.stringMatching(/Z$/) }]);
+    expect((await search(query)).map(({ event }) => event)).toEqual(before.map(({ event }) => event));
+    expect((await voidEvent(`r-${old}-9`)).status).toBe(202);
+    expect(await letters()).toEqual([]);
+    expect(await tokens()).toEqual([891]);
+
+    const stays = await runJob('/api/v1/archives/run', { before: dayOf(today - 7 * DAY) });
+    expect(stays.result).toMatchObject({ archived: [], released: [], left: {} });
+    await runJob(`/api/v1/archives/${old}/recall`, { days: 0 });
+    const leaves = await runJob('/api/v1/archives/run', { before: dayOf(today - 7 * DAY) });
+    expect(leaves.result).toMatchObject({ released: [old], rows: 0, left: {} });
+    expect((await search(query)).map(({ event }) => event)).toEqual(before.map(({ event }) => event));
+    expect(await tokens()).toEqual([891]);
+  });
+
   test('P7: a tenant finds its own events in the archive only, and nothing of its administration', async () => {
     const answer = await server.request('/api/v1/keys', {
       method: 'POST',
@@ -121,7 +158,8 @@ describe('the archive over HTTP', () => {
     const headers = { authorization: `Bearer ${secret}` };
     const from = new Date(today - 30 * DAY).toISOString();
     const own = (await (await server.request(`/api/v1/events?from=${from}&limit=1000`, { headers })).json()) as Found[];
-    expect(own.length).toBe(90);
+    // With the void of the test before.
+    expect(own.length).toBe(91);
     expect(new Set(own.map(({ event }) => event.subject))).toEqual(new Set(['c-1']));
     expect((await server.request(`/api/v1/events?from=${from}&subject=c-0`, { headers })).status).toBe(404);
     expect((await server.request('/api/v1/archives', { headers })).status).toBe(403);
@@ -132,6 +170,10 @@ describe('the archive over HTTP', () => {
     ['/api/v1/archives/run', { before: 7 }, 400],
     ['/api/v1/archives/2020-01-01/restore', {}, 404],
     ['/api/v1/archives/x/restore', {}, 400],
+    ['/api/v1/archives/2020-01-01/recall', { days: 7 }, 404],
+    ['/api/v1/archives/x/recall', { days: 7 }, 400],
+    ['/api/v1/archives/2020-01-01/recall', {}, 400],
+    ['/api/v1/archives/2020-01-01/recall', { days: 400 }, 400],
     [`/api/v1/archives/${dayOf(today - 20 * DAY)}/restore`, { days: -1 }, 400],
     [`/api/v1/archives/${dayOf(today - 20 * DAY)}/restore`, {}, 202],
   ])('%s %j is answered %i', async (path, body, status) => {

@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
-  ARCHIVE_STEPS,
   dayOf,
   openArchiveReader,
   RECALL_STEPS,
@@ -18,6 +17,8 @@ import { until } from '../support/server.ts';
 const DAY = 86_400_000;
 const FIRST = Date.UTC(2026, 0, 1);
 const EVENTS = 1_200;
+/** Where what is known of the day, in the database or the store, has just changed. */
+const LEAVING = ['part-stored', 'manifest-stored', 'written', 'verified', 'checked', 'detached', 'dropped'] as const;
 
 let database: TestDatabase;
 let log: Awaited<ReturnType<typeof openTestLog>>;
@@ -77,11 +78,13 @@ const tables = async () =>
   ).rows.map((row) => row.relname);
 
 /** Ends the stay, and lets the day go. */
-async function release(more: Partial<TieringDeps> = {}): Promise<void> {
-  const later = { ...deps, now: () => NOW + 8 * DAY, ...more };
-  await until(async () => (Object.keys((await runArchive(later, always())).left).length === 0 ? true : undefined));
+async function release(): Promise<void> {
+  const later = { ...deps, now: () => NOW + 8 * DAY };
+  await until(async () => {
+    const { left } = await runArchive(later, always());
+    return Object.keys(left).length === 0 && (await tables()).length === 0 ? true : undefined;
+  });
   expect(await inDatabase()).toBe(0);
-  expect(await tables()).toEqual([]);
   expect(await verifyArchive(deps, always())).toMatchObject({ days: 1, damaged: [] });
   await requireWhole();
 }
@@ -121,7 +124,7 @@ describe('P9: a day on its way back', () => {
     await requireWhole();
   }, 120_000);
 
-  test.each(ARCHIVE_STEPS.map((step) => [step]))(
+  test.each(LEAVING.map((step) => [step]))(
     'that is let go by an archiver which is killed at "%s" is read in one place, and goes',
     async (step) => {
       await recall();
