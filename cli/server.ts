@@ -143,7 +143,7 @@ export async function startServer(
       ...billing.jobs,
       ...lifecycleJobs,
       ...tenantJobs(tenancy, settings, logger),
-      ...meterJobs({ pool, engine, log, settings }),
+      ...meterJobs({ pool, engine, log, archive, settings }),
       ...createTieringJobs(tiering),
     ];
     const jobs = runJobs(all, {

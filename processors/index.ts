@@ -3,6 +3,7 @@ import { DefinitionWatch } from './definitions.ts';
 import { PartitionOwner } from './partition-owner.ts';
 import type { ProcessorDeps, ProcessorMetrics } from './ports.ts';
 
+export type { ArchivedDay, ArchivedEvent, ArchivedEvents, ArchivedRange } from './archived-events.ts';
 export { type BackfillDeps, createBackfillJob } from './backfill/index.ts';
 export type { ProcessorDeps, ProcessorMetrics, ProcessorSettings, Step } from './ports.ts';
 export { STEPS } from './ports.ts';

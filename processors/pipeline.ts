@@ -148,9 +148,7 @@ export function createPipeline(given: PipelineDeps) {
     deps.fault?.('fenced');
     const { withdrawn } = prepared;
     const backfilled =
-      withdrawn === undefined
-        ? []
-        : await lockBackfill(client, shard, withdrawn.events.backfilled, meters, deps.settings.groupsMax);
+      withdrawn === undefined ? [] : await lockBackfill(client, shard, withdrawn.events.backfilled, meters);
     await claims.persist(client, prepared.to, prepared.claimed);
     deps.fault?.('claimed');
     if (buffers.events.rows > 0) await copyInto(client, COPY_EVENTS, buffers.events.finish());
@@ -160,7 +158,7 @@ export function createPipeline(given: PipelineDeps) {
     if (withdrawn !== undefined) {
       await writeWithdrawals(client, shard, withdrawn.events.withdrawals);
       await writeArrivals(client, shard, withdrawn.arrived);
-      await mendBackfilled(client, backfilled, withdrawn.events.backfilled);
+      await mendBackfilled(client, backfilled, withdrawn.events.backfilled, deps.settings.groupsMax);
       deps.fault?.('withdrawn');
     }
     await markStale(client, shard, buffers.rollups.hours);

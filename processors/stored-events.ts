@@ -1,10 +1,12 @@
 /**
  * Raw rows read back as events, for a backfill and for withdrawals: the same view that a record of the log gives, so
- * that the same code counts both.
+ * that the same code counts both. Rows of the archive are read in the same way.
  */
 import type { ClientBase } from 'pg';
 import { ATTRIBUTE_COLUMNS, KIND, LIMITS, VOID_TYPE } from '../schemas/index.ts';
+import type { ArchivedEvent } from './archived-events.ts';
 import { ABSENT, type AttributeNames, EventView } from './event-view.ts';
+import { JsonSource } from './json-source.ts';
 
 /** Rows a fetch: memory is bounded by it, not by the range. */
 const FETCH = 2_000;
@@ -16,6 +18,7 @@ type StoredRow = [
   tenant: Buffer,
   key: Buffer,
   at: number,
+  shard: number,
   offset: number,
   type: string,
   user: string | null,
@@ -29,7 +32,9 @@ export interface Stored {
   tenantId: Buffer;
   /** claim key, 16 bytes */
   key: Buffer;
+  shard: number;
   offset: number;
+  type: string;
 }
 
 export class StoredEvents {
@@ -39,6 +44,9 @@ export class StoredEvents {
   readonly #paths: string[][] = [];
   /** slots in the order of the attribute columns of the statement */
   readonly #slots: number[] = [];
+  /** the same attributes in the JSON of an archived row */
+  readonly #source = new JsonSource();
+  readonly #found: (string | null)[];
   #scratch = Buffer.allocUnsafe(1 << 14);
   #used = 0;
 
@@ -48,13 +56,16 @@ export class StoredEvents {
     this.view = new EventView(names);
     const columns = names.names.flatMap((name, slot) => {
       if (slot === names.userSlot || slot === names.requestSlot) return [];
+      for (const [rank, path] of waysOf(name).entries()) this.#source.want(this.#slots.length, path, rank);
       this.#slots.push(slot);
       return [this.#column(name)];
     });
+    this.#found = this.#slots.map(() => null);
     this.#columns = [
       'uuid_send(e.tenant_id)',
       'uuid_send(e.key)',
       '(extract(epoch FROM e."timestamp") * 1000)::float8',
+      'e.shard',
       'e.log_offset::float8',
       'e.type',
       'e.user_id',
@@ -95,16 +106,26 @@ export class StoredEvents {
       const { rows } = await client.query<StoredRow>({ text: `FETCH ${FETCH} FROM stored_events`, rowMode: 'array' });
       for (const row of rows) {
         this.#open(row);
-        take({ tenantId: row[0], key: row[1], offset: row[3] });
+        take({ tenantId: row[0], key: row[1], shard: row[3], offset: row[4], type: row[5] });
       }
       if (rows.length < FETCH) break;
     }
     await client.query('CLOSE stored_events');
   }
 
+  /** Makes an archived row the event of `view`. */
+  openArchived(event: ArchivedEvent): Stored {
+    const { timestamp, shard, log_offset: offset, type, user_id: user, request_id: request } = event;
+    const tenantId = bytesOf(event.tenant_id);
+    const key = bytesOf(event.key);
+    this.#source.read(event.data, this.#found);
+    this.#open([tenantId, key, timestamp, shard, offset, type, user, request, ...this.#found]);
+    return { tenantId, key, shard, offset, type };
+  }
+
   #open(row: StoredRow): void {
     const { view } = this;
-    const [, , at, , type, user, request, ...attributes] = row;
+    const [, , at, , , type, user, request, ...attributes] = row;
     this.#used = 0;
     view.kinds.fill(ABSENT);
     view.timestamp = at;
@@ -161,6 +182,8 @@ export class StoredEvents {
     return [start, this.#used];
   }
 }
+
+const bytesOf = (uuid: string): Buffer => Buffer.from(uuid.replaceAll('-', ''), 'hex');
 
 /** Every way in which a dotted name may stand in an object: `a.b` as {a: {b}} or {"a.b"}. The deepest first. */
 function waysOf(name: string): string[][] {

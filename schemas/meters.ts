@@ -78,6 +78,8 @@ export interface MeterEntry {
   builtin: boolean;
   /** whether `meter` knows the whole past, or its backfill still runs */
   complete: boolean;
+  /** archived days (UTC, YYYY-MM-DD) that its backfill could not read yet: nothing of them is in its answers */
+  missingDays: readonly string[];
   metadata: Readonly<Record<string, string>> | null;
   createdAt: Date;
   updatedAt: Date;

@@ -8,7 +8,8 @@ export { type EraseRequest, type EraseResult, eraseEvents } from './operations/e
 export * from './operations/holds.ts';
 export * from './operations/lifecycle.ts';
 export * from './ports.ts';
-export * from './reading/raw-events.ts';
+export { archivedEventsOf } from './reading/days.ts';
+export { claimKeyOf, type RawEventQuery, type RawEventRow, readRawEvents } from './reading/raw-events.ts';
 export * from './reading/reader.ts';
 export { type RecallResult, recallDay, requireRecallable } from './recall/recall.ts';
 export * from './restore.ts';

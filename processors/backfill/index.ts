@@ -1,2 +1,2 @@
+export { type Cut, millisecondsOf, shareOf } from './cut.ts';
 export { type BackfillDeps, createBackfillJob } from './job.ts';
-export { type Cut, countStored } from './step.ts';

@@ -1,25 +1,28 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Pool, PoolClient } from 'pg';
+import type { Pool } from 'pg';
 import { Type } from 'typebox';
-import { type Job, type JobContext, type Meter, TIME_TABLES } from '../../schemas/index.ts';
-import { readMeters, type StorageEngine, withTransaction } from '../../sinks/index.ts';
-import { HOUR } from '../rollups/rollups.ts';
+import type { Job, JobContext } from '../../schemas/index.ts';
+import { type StorageEngine, withTransaction } from '../../sinks/index.ts';
+import type { ArchivedEvents } from '../archived-events.ts';
+import { DAY } from '../rollups/rollups.ts';
+import { type Cut, FINISH, finish, gapsOf, pendingCuts, TWIN_TOPIC } from './cut.ts';
+import { backfillDay, daysWithEvents } from './days.ts';
 import { removeRetired } from './retire.ts';
-import { backfillHour, type Cut, Overtaken } from './step.ts';
 
 export interface BackfillDeps {
   pool: Pool;
   engine: StorageEngine;
+  archive: ArchivedEvents;
   /** of the log that is processed now: shards of another one have no owner any more */
   topic: string;
   /** as the processors' setting of that name */
   groupsMax: number;
+  /** rollup rows that one step may have in memory */
+  rowsMax: number;
   /** how long a run waits for owners that have not seen a new meter yet */
   waitMs?: number;
 }
 
-/** Rows of a backfill carry shards of this topic; partition = the shard whose events they count. */
-const TWIN_TOPIC = 'backfill';
 const POLL_MS = 100;
 
 /** Shards without an owner count nothing live any more: all they have is the past. */
@@ -28,24 +31,24 @@ const CUT_OWNERLESS = `
   SELECT v.id, o.shard, o.next FROM meter_versions AS v, log_offsets AS o
   WHERE v.state IN ('serving', 'next') AND v.complete_at IS NULL AND o.topic NOT IN ($1, '${TWIN_TOPIC}')
   ON CONFLICT (meter_id, shard) DO NOTHING`;
-const PENDING = `
-  SELECT c.meter_id, c.shard, c.cut::float8 AS cut,
-    CASE WHEN isfinite(c.backfilled_until) THEN (extract(epoch FROM c.backfilled_until) * 1000)::float8 ELSE '-infinity'::float8 END AS until
-  FROM meter_cuts AS c JOIN meter_versions AS v ON v.id = c.meter_id
-  WHERE c.finished_at IS NULL AND v.state IN ('serving', 'next') ORDER BY c.meter_id, c.shard`;
-const TWIN = `
-  INSERT INTO log_offsets (topic, partition, folded_until) VALUES ('${TWIN_TOPIC}', $1, '2200-01-01Z')
-  ON CONFLICT (topic, partition) DO NOTHING`;
 /** Counts the past wherever it has a cut, on every shard. */
 const COMPLETE = `
   UPDATE meter_versions AS v SET complete_at = now()
   WHERE v.state IN ('serving', 'next') AND v.complete_at IS NULL AND NOT EXISTS (
     SELECT FROM log_offsets AS o LEFT JOIN meter_cuts AS c ON c.meter_id = v.id AND c.shard = o.shard
     WHERE o.topic <> '${TWIN_TOPIC}' AND c.finished_at IS NULL)`;
+/** `blocked`: all that is left of it are days that can't be read now. */
+const INCOMPLETE = `
+  SELECT m.slug, bool_and(NOT EXISTS (
+    SELECT FROM log_offsets AS o LEFT JOIN meter_cuts AS c ON c.meter_id = v.id AND c.shard = o.shard
+    WHERE o.topic <> '${TWIN_TOPIC}' AND coalesce(c.backfilled_until, '-infinity') < 'infinity' AND c.finished_at IS NULL)) AS blocked
+  FROM meter_versions AS v JOIN meters AS m ON m.key = v.meter
+  WHERE v.state IN ('serving', 'next') AND v.complete_at IS NULL GROUP BY m.slug ORDER BY m.slug`;
 
 /**
- * Counts the past of new and changed meters from raw events. Each owner has recorded from which offset it counts live;
- * what is below is counted here, an hour of event time a transaction, so a run may end at any point and goes on there.
+ * Counts the past of new and changed meters from raw events, in the database and in the archive. Each owner has
+ * recorded from which offset it counts live; what is below is counted here, oldest day first, so a run may end at any
+ * point and the next goes on there. Days that can't be read (a cold storage class) are left out and counted when they can.
  */
 export function createBackfillJob(deps: BackfillDeps): Job {
   return {
@@ -60,7 +63,9 @@ class Backfill {
   readonly #deps: BackfillDeps;
   readonly #context: JobContext;
   #events = 0;
-  #hours = 0;
+  #until = Number.NEGATIVE_INFINITY;
+  /** days that could not be read, and why */
+  readonly #left = new Map<string, string>();
   #toldAt = 0;
 
   constructor(deps: BackfillDeps, context: JobContext) {
@@ -72,14 +77,21 @@ class Backfill {
     const { pool, engine, topic, waitMs = 30_000 } = this.#deps;
     const { signal } = this.#context;
     const deadline = Date.now() + waitMs;
+    await this.#gaps();
     for (;;) {
       signal.throwIfAborted();
       await pool.query(CUT_OWNERLESS, [topic]);
       const worked = await this.#pending();
+      await pool.query(FINISH);
       const waiting = await this.#complete();
-      if (waiting.length === 0 || (!worked && Date.now() > deadline)) {
+      if (waiting.every(({ blocked }) => blocked) || (!worked && Date.now() > deadline)) {
         const removed = await removeRetired(pool, engine, signal);
-        return { events: this.#events, hours: this.#hours, removed, ...(waiting.length === 0 ? {} : { waiting }) };
+        return {
+          events: this.#events,
+          removed,
+          ...(waiting.length === 0 ? {} : { waiting: waiting.map(({ slug }) => slug) }),
+          ...this.#leftOut(),
+        };
       }
       if (!worked) await delay(POLL_MS, undefined, { signal });
     }
@@ -87,71 +99,69 @@ class Backfill {
 
   /** @returns whether there was anything to do */
   async #pending(): Promise<boolean> {
-    const { pool } = this.#deps;
-    const { rows } = await pool.query<{ meter_id: number; shard: number; cut: number; until: number }>(PENDING);
-    if (rows.length === 0) return false;
-    const meters = new Map<number, Meter>();
-    for (const { meter, next } of await readMeters(pool)) {
-      meters.set(meter.id, meter);
-      if (next !== null) meters.set(next.id, next);
+    const { pool, engine, archive } = this.#deps;
+    const cuts = await pendingCuts(pool);
+    if (cuts.length === 0) return false;
+    let held = cuts;
+    for (const day of await daysWithEvents(pool, engine, archive)) {
+      const open = held.filter((cut) => cut.backfilledUntil < day + DAY);
+      if (open.length === 0) continue;
+      const overtaken = await this.#day(open, day);
+      held = held.filter((cut) => !overtaken.includes(cut));
     }
-    for (const row of rows) {
-      const meter = meters.get(row.meter_id);
-      if (meter === undefined) continue;
-      const twin = await twinOf(pool, row.shard);
-      const { groupsMax } = this.#deps;
-      await this.#shard({ meter, shard: row.shard, cut: row.cut, backfilledUntil: row.until, twin, groupsMax });
-    }
+    await finish(pool, held);
     return true;
   }
 
-  async #shard(cut: Cut): Promise<void> {
-    const client = await this.#deps.pool.connect();
-    let broken: Error | undefined;
-    try {
-      for (const chunk of await this.#chunks(client, cut)) {
-        for (const hour of await hoursOf(client, cut, chunk)) {
-          this.#context.signal.throwIfAborted();
-          const { events } = await backfillHour(client, this.#deps.engine, cut, hour);
-          cut.backfilledUntil = hour + HOUR;
+  /** Days that were passed by, and may be readable now. */
+  async #gaps(): Promise<void> {
+    const gaps = await gapsOf(this.#deps.pool);
+    for (const [day, cuts] of Map.groupBy(gaps, (cut) => cut.gap ?? 0)) await this.#day(cuts, day);
+  }
+
+  async #day(cuts: readonly Cut[], day: number): Promise<Cut[]> {
+    this.#context.signal.throwIfAborted();
+    const { overtaken, passed } = await backfillDay(
+      {
+        ...this.#deps,
+        signal: this.#context.signal,
+        counted: async (own, events, to) => {
           this.#events += events;
-          this.#hours++;
-          await this.#tell(cut);
-        }
-      }
-      await client.query('UPDATE meter_cuts SET finished_at = now() WHERE meter_id = $1 AND shard = $2', [
-        cut.meter.id,
-        cut.shard,
-      ]);
-    } catch (error) {
-      broken = error instanceof Error ? error : new Error(String(error));
-      if (!(error instanceof Overtaken)) throw error;
-    } finally {
-      // A connection with an open transaction is never lent again.
-      client.release(broken);
-    }
+          this.#until = to;
+          await this.#tell(own);
+        },
+      },
+      cuts,
+      day,
+    );
+    const date = new Date(day).toISOString().slice(0, 10);
+    if (passed === undefined) this.#left.delete(date);
+    else this.#left.set(date, passed);
+    return overtaken;
   }
 
-  /** Days with raw events that the mark has not passed, oldest first. */
-  async #chunks(client: PoolClient, cut: Cut): Promise<{ from: number; to: number }[]> {
-    const chunks = await this.#deps.engine.listChunks(client, TIME_TABLES.events);
-    return chunks.filter((chunk) => chunk.to > cut.backfilledUntil).sort((a, b) => a.from - b.from);
+  #leftOut() {
+    const left = [...this.#left];
+    if (left.length === 0) return {};
+    const restore = left
+      .filter(([, why]) => why === 'archive_frozen')
+      .map(([day]) => `/api/v1/archives/${day}/restore`);
+    return { left: Object.fromEntries(left), restore };
   }
 
-  async #tell({ meter, shard, backfilledUntil }: Cut): Promise<void> {
+  async #tell(cuts: readonly Cut[]): Promise<void> {
     if (Date.now() - this.#toldAt < 1_000) return;
     this.#toldAt = Date.now();
     await this.#context.progress({
-      meter: meter.slug,
-      shard,
-      until: new Date(backfilledUntil).toISOString(),
+      meters: [...new Set(cuts.map((cut) => cut.meter.slug))],
+      until: new Date(this.#until).toISOString(),
       events: this.#events,
-      hours: this.#hours,
+      ...this.#leftOut(),
     });
   }
 
   /** Versions that know the whole past take over. @returns slugs of those that do not yet */
-  async #complete(): Promise<string[]> {
+  async #complete(): Promise<{ slug: string; blocked: boolean }[]> {
     return withTransaction(this.#deps.pool, async (client) => {
       await client.query(COMPLETE);
       // One statement after the other: a meter has one serving version at every moment.
@@ -162,32 +172,8 @@ class Backfill {
       await client.query(
         `UPDATE meter_versions SET state = 'serving' WHERE state = 'next' AND complete_at IS NOT NULL`,
       );
-      const { rows } = await client.query<{ slug: string }>(
-        `SELECT DISTINCT m.slug FROM meter_versions AS v JOIN meters AS m ON m.key = v.meter
-         WHERE v.state IN ('serving', 'next') AND v.complete_at IS NULL ORDER BY 1`,
-      );
-      return rows.map((row) => row.slug);
+      const { rows } = await client.query<{ slug: string; blocked: boolean }>(INCOMPLETE);
+      return rows;
     });
   }
-}
-
-/** The hours of a chunk that have events of the shard's past, at or after the mark. */
-async function hoursOf(client: PoolClient, cut: Cut, chunk: { from: number; to: number }): Promise<number[]> {
-  const { rows } = await client.query<{ hour: number }>(
-    `SELECT DISTINCT (extract(epoch FROM date_bin('1 hour', e."timestamp", 'epoch')) * 1000)::float8 AS hour FROM events AS e
-     WHERE e.shard = $1 AND e.log_offset < $2 AND e."timestamp" >= $3 AND e."timestamp" < $4 ORDER BY 1`,
-    [cut.shard, cut.cut, new Date(Math.max(chunk.from, cut.backfilledUntil)), new Date(chunk.to)],
-  );
-  return rows.map((row) => row.hour);
-}
-
-/** The shard that backfilled rows of a shard carry; its hours count as folded from the start. */
-async function twinOf(pool: Pool, shard: number): Promise<number> {
-  await pool.query(TWIN, [shard]);
-  const { rows } = await pool.query<{ shard: number }>(
-    `SELECT shard FROM log_offsets WHERE topic = '${TWIN_TOPIC}' AND partition = $1`,
-    [shard],
-  );
-  if (rows[0] === undefined) throw new Error(`shard ${shard} has no twin`);
-  return rows[0].shard;
 }

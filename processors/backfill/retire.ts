@@ -31,6 +31,7 @@ export async function removeRetired(pool: Pool, engine: StorageEngine, signal: A
       }
     await pool.query('DELETE FROM rollup_groups WHERE meter_id = $1', [id]);
     await pool.query('DELETE FROM meter_cuts WHERE meter_id = $1', [id]);
+    await pool.query('DELETE FROM meter_gaps WHERE meter_id = $1', [id]);
     await pool.query('DELETE FROM meter_overflows WHERE meter_id = $1', [id]);
     await pool.query(`UPDATE meter_versions SET state = 'removed' WHERE id = $1`, [id]);
     removed++;

@@ -1,111 +1,110 @@
-import type { ClientBase } from 'pg';
-import { type Meter, TIME_TABLES } from '../../schemas/index.ts';
+import type { ClientBase, Pool } from 'pg';
+import { TIME_TABLES } from '../../schemas/index.ts';
 import type { StorageEngine } from '../../sinks/index.ts';
-import { AttributeNames } from '../event-view.ts';
+import type { ArchivedEvents } from '../archived-events.ts';
+import { isHoursOnly, Recount, type Stretch, withdrawnOf } from '../recount/count.ts';
 import { CardinalityGuard, writeOverflows } from '../rollups/cardinality.ts';
-import { meterAttributes } from '../rollups/compile.ts';
-import { HOUR, type KnownTenant, Rollups } from '../rollups/rollups.ts';
+import { DAY, HOUR } from '../rollups/rollups.ts';
 import { encodeRollups, newRollupWrites, writeRollups } from '../rollups/write-rows.ts';
-import { StoredEvents } from '../stored-events.ts';
+import { advance, type Cut, lockCuts, shareOf } from './cut.ts';
 
-/** A version of a meter on one shard: what is still to be counted of its past. */
-export interface Cut {
-  meter: Meter;
-  shard: number;
-  /** first offset that is counted live */
-  cut: number;
-  /** Unix ms; -Infinity before the first step */
-  backfilledUntil: number;
-  /** the shard that its rows carry */
-  twin: number;
+export interface StepDeps {
+  pool: Pool;
+  engine: StorageEngine;
+  archive: ArchivedEvents;
   /** groups of a tenant beyond which further ones are counted together */
   groupsMax: number;
+  /** rows that one step may have in memory */
+  rowsMax: number;
 }
 
-/** Another process is at work on the same cut: leave it. */
-export class Overtaken extends Error {
-  override name = 'Overtaken';
+/** Rows went to the archive, or came back, while they were counted: count again. */
+export class Moved extends Error {
+  override name = 'Moved';
 }
-
-const LOCK = `
-  SELECT CASE WHEN isfinite(backfilled_until) THEN (extract(epoch FROM backfilled_until) * 1000)::float8 ELSE '-infinity'::float8 END AS until
-  FROM meter_cuts WHERE meter_id = $1 AND shard = $2 FOR UPDATE`;
-const ADVANCE = 'UPDATE meter_cuts SET backfilled_until = $3, events = events + $4 WHERE meter_id = $1 AND shard = $2';
 
 /**
- * Counts one hour of the past in one transaction: the raw events of the shard below the cut, which no one adds to any
- * more, become minute and hour rows of its twin, and the mark moves behind them. The mark's lock keeps withdrawals
- * out: they wait for it, then mend what was written (see `withdraw/`).
- * @param from start of the hour, Unix ms; at or after the mark
- * @returns events counted
- * @throws {Overtaken}
+ * Counts [from, to) of the past of these meters: raw events below their cuts, which no one adds to any more, become
+ * rows of the twins, and the marks move behind them, a shard a transaction. The marks' locks keep withdrawals out: they
+ * wait, then mend what was written (see `withdraw/`).
+ *
+ * The archive's part is read first, without a transaction. It is good if, after the database's part was read in one
+ * snapshot with the archive's positions, the day's archive still is the same: then no row was in both, none in neither.
+ * @param from within one day, at or after the marks; Unix ms
+ * @returns events counted, and the cuts that another process has overtaken
+ * @throws {Moved} nothing of this shard and the next was counted | {TooMuch} | TidemarkError `archive_frozen`, `archive_damaged`
  */
-export async function backfillHour(
-  client: ClientBase,
-  engine: StorageEngine,
-  cut: Cut,
-  from: number,
-): Promise<{ events: number }> {
-  const { meter, shard, twin } = cut;
-  await engine.ensureChunks(client, TIME_TABLES.rollups_minute, [from]);
-  await engine.ensureChunks(client, TIME_TABLES.rollups_hour, [from]);
-  await engine.ensureChunks(client, TIME_TABLES.members_minute, [from]);
-  await engine.ensureChunks(client, TIME_TABLES.members_hour, [from]);
-  await client.query('BEGIN');
-  const { rows } = await client.query<{ until: number }>(LOCK, [meter.id, shard]);
-  if (rows[0]?.until !== cut.backfilledUntil)
-    throw new Overtaken(`meter ${meter.id}, shard ${shard}: the mark has moved`);
-  const { rollups, events } = await countStored(client, cut, from, from + HOUR);
-  const writes = newRollupWrites();
-  encodeRollups(rollups, twin, 0, writes);
-  await writeRollups(client, twin, writes);
-  await client.query(ADVANCE, [meter.id, shard, new Date(from + HOUR), events]);
-  await client.query('COMMIT');
-  return { events };
-}
-
-/** Counts the stored events of [from, to) that belong to the past of a cut, of all tenants or one, within a transaction. */
-export async function countStored(
-  client: ClientBase,
-  { meter, shard, cut, twin, groupsMax }: Cut,
+export async function backfillStretch(
+  deps: StepDeps,
+  cuts: readonly Cut[],
   from: number,
   to: number,
-  tenantId?: string,
-): Promise<{ rollups: Rollups; events: number }> {
-  const names = new AttributeNames(meterAttributes([meter]));
-  const rollups = new Rollups([meter], names, {
-    watermark: Number.NEGATIVE_INFINITY,
-    foldedUntil: Number.POSITIVE_INFINITY,
-    empty: true,
-  });
-  const stored = new StoredEvents(names);
-  const tenants = new Map<string, KnownTenant>();
-  const scope = tenantId ?? meter.tenantId;
-  let events = 0;
-  await stored.read(
-    client,
-    (bind) =>
-      [
-        `e.shard = ${bind(shard, 'int')}`,
-        `e."timestamp" >= ${bind(new Date(from), 'timestamptz')}`,
-        `e."timestamp" < ${bind(new Date(to), 'timestamptz')}`,
-        `e.log_offset < ${bind(cut, 'bigint')}`,
-        ...(meter.eventType === '*' ? [] : [`e.type = ${bind(meter.eventType, 'text')}`]),
-        ...(scope === undefined ? [] : [`e.tenant_id = ${bind(scope, 'uuid')}`]),
-      ].join(' AND '),
-    (one) => {
-      const name = one.tenantId.toString('latin1');
-      let tenant = tenants.get(name);
-      if (tenant === undefined) {
-        tenant = { index: tenants.size, id: one.tenantId };
-        tenants.set(name, tenant);
-      }
-      rollups.observe(stored.view, tenant, one.key, 0, 0);
-      events++;
-    },
+): Promise<{ events: number; overtaken: Cut[] }> {
+  const { pool, archive, engine, rowsMax } = deps;
+  const day = Math.floor(from / DAY) * DAY;
+  const shards = [...new Set(cuts.map((cut) => cut.shard))];
+  const hoursOnly = await isHoursOnly(pool, day);
+  const archived = await archive.open(pool, day);
+  const divisible = to - from > HOUR || cuts.length > 1;
+  const stretch: Stretch = { from, to, hoursOnly, ...(divisible ? { mostRows: rowsMax } : {}) };
+  const recount = new Recount(
+    cuts.map((cut) => ({ ...shareOf(cut), cut })),
+    stretch,
   );
-  // Groups that are counted live already stay apart; who is beyond is told as by the owner.
-  const overflows = await new CardinalityGuard(groupsMax).fold(rollups, client, async () => undefined);
-  await writeOverflows(client, twin, overflows);
-  return { rollups, events };
+  const withdrawn = archived === undefined ? new Set<string>() : await withdrawnOf(pool, shards, stretch);
+  if (archived !== undefined) await recount.readArchived(archived, withdrawn);
+  const result = { events: 0, overtaken: [] as Cut[] };
+  for (const shard of shards) {
+    const client = await pool.connect();
+    let broken: Error | undefined;
+    try {
+      await makeChunks(client, engine, stretch);
+      await client.query('BEGIN');
+      const own = cuts.filter((cut) => cut.shard === shard);
+      const held = await lockCuts(client, shard, own);
+      result.overtaken.push(...own.filter((cut) => !held.includes(cut)));
+      // Minutes can't be dropped any more once this is locked.
+      await client.query('LOCK TABLE rollups_minute IN ROW EXCLUSIVE MODE');
+      const minutesHaveGone = (await isHoursOnly(client, day)) !== hoursOnly;
+      await recount.readStored(client, shard);
+      const isSame = (await archive.versionOf(client, day)) === archived?.version;
+      const isSettled =
+        archived === undefined || (await withdrawnOf(client, [shard], stretch)).size === countOf(withdrawn, shard);
+      if (minutesHaveGone || !isSame || !isSettled)
+        throw new Moved(`${new Date(day).toISOString()} moved while it was counted`);
+      for (const { share, rollups, events } of recount.counted) {
+        if (!held.includes(share.cut)) continue;
+        // Groups that are counted live already stay apart; who is beyond is told as by the owner.
+        const overflows = await new CardinalityGuard(deps.groupsMax).fold(rollups, client, async () => undefined);
+        await writeOverflows(client, share.rowShard, overflows);
+        const writes = newRollupWrites();
+        encodeRollups(rollups, share.rowShard, 0, writes);
+        await writeRollups(client, share.rowShard, writes);
+        await advance(client, share.cut, to, events);
+        result.events += events;
+      }
+      await client.query('COMMIT');
+      for (const cut of held) cut.backfilledUntil = to;
+    } catch (error) {
+      broken = error instanceof Error ? error : new Error(String(error));
+      throw error;
+    } finally {
+      // A connection with an open transaction is never lent again.
+      client.release(broken);
+    }
+  }
+  return result;
 }
+
+async function makeChunks(client: ClientBase, engine: StorageEngine, { from, to, hoursOnly }: Stretch): Promise<void> {
+  const hours: number[] = [];
+  for (let hour = from; hour < to; hour += HOUR) hours.push(hour);
+  await engine.ensureChunks(client, TIME_TABLES.rollups_hour, hours);
+  await engine.ensureChunks(client, TIME_TABLES.members_hour, hours);
+  if (hoursOnly) return;
+  await engine.ensureChunks(client, TIME_TABLES.rollups_minute, hours);
+  await engine.ensureChunks(client, TIME_TABLES.members_minute, hours);
+}
+
+const countOf = (withdrawn: ReadonlySet<string>, shard: number): number =>
+  [...withdrawn].filter((name) => name.startsWith(`${shard} `)).length;

@@ -29,6 +29,8 @@ export interface RollupState {
   foldedUntil: number;
   /** no row of these meters is there yet, however old */
   empty?: boolean;
+  /** minutes are not kept where this counts */
+  hoursOnly?: boolean;
 }
 
 /** All groups of one meter, tenant and window. */
@@ -88,6 +90,7 @@ export class Rollups {
   #latestMinute = Number.NEGATIVE_INFINITY;
   /** the database has no rows of these meters where this counts */
   readonly #empty: boolean;
+  readonly #hoursOnly: boolean;
 
   constructor(meters: readonly Meter[], names: AttributeNames, state: RollupState) {
     this.#meters = meters.map((meter) => compileMeter(meter, names));
@@ -99,6 +102,7 @@ export class Rollups {
     this.newAfter = state.watermark;
     this.foldedUntil = state.foldedUntil;
     this.#empty = state.empty === true;
+    this.#hoursOnly = state.hoursOnly === true;
   }
 
   /** Adds one event to the rows of batch number `batch`. */
@@ -112,13 +116,15 @@ export class Rollups {
       const entry = meters[m];
       if (entry === undefined || !this.#counts(event, entry.meter)) continue;
       const series = this.#seriesOf(event, tenant, entry.meter, entry.index);
-      let row = series.last;
-      if (row === undefined || row.bucket !== minute) {
-        row = this.#rowOf(series, series.minutes, minute);
-        series.last = row;
+      if (!this.#hoursOnly) {
+        let row = series.last;
+        if (row === undefined || row.bucket !== minute) {
+          row = this.#rowOf(series, series.minutes, minute);
+          series.last = row;
+        }
+        this.#touch(row, batch);
+        this.#apply(row, event, minute, keys, keyAt);
       }
-      this.#touch(row, batch);
-      this.#apply(row, event, minute, keys, keyAt);
       if (folded) {
         const hour = Math.floor(minute / HOUR) * HOUR;
         const hourRow = this.#rowOf(series, series.hours, hour);

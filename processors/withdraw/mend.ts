@@ -1,7 +1,9 @@
 import type { ClientBase, Pool } from 'pg';
 import { type Meter, uuidOf } from '../../schemas/index.ts';
-import { type Cut, countStored } from '../backfill/index.ts';
-import { type Cell, cellKey, HOUR, MINUTE, type Rollups } from '../rollups/rollups.ts';
+import { type Cut, millisecondsOf, shareOf } from '../backfill/index.ts';
+import { isHoursOnly, Recount } from '../recount/count.ts';
+import { CardinalityGuard, writeOverflows } from '../rollups/cardinality.ts';
+import { type Cell, cellKey, DAY, HOUR, MINUTE, type Rollups } from '../rollups/rollups.ts';
 import { deleteCells, encodeRollups, newRollupWrites, writeRollups } from '../rollups/write-rows.ts';
 import type { Withdrawal } from './withdrawal.ts';
 
@@ -74,8 +76,7 @@ export async function checkCells(
 
 const LOCK = `
   SELECT c.meter_id, c.cut::float8 AS cut, o.shard AS twin,
-    CASE WHEN c.finished_at IS NOT NULL THEN 'infinity'::float8 WHEN isfinite(c.backfilled_until)
-      THEN (extract(epoch FROM c.backfilled_until) * 1000)::float8 ELSE '-infinity'::float8 END AS until
+    CASE WHEN c.finished_at IS NOT NULL THEN 'infinity'::float8 ELSE ${millisecondsOf('c.backfilled_until')} END AS until
   FROM meter_cuts AS c LEFT JOIN log_offsets AS o ON o.topic = 'backfill' AND o.partition = c.shard
   WHERE c.shard = $1 AND c.meter_id = ANY ($2::int[]) ORDER BY c.meter_id FOR UPDATE OF c`;
 
@@ -88,7 +89,6 @@ export async function lockBackfill(
   shard: number,
   places: readonly Place[],
   meters: readonly Meter[],
-  groupsMax: number,
 ): Promise<Cut[]> {
   if (places.length === 0) return [];
   const { rows } = await client.query<{ meter_id: number; cut: number; twin: number | null; until: number }>(LOCK, [
@@ -97,7 +97,7 @@ export async function lockBackfill(
   ]);
   return rows.flatMap(({ meter_id: id, cut, twin, until }) => {
     const meter = meters.find((one) => one.id === id);
-    return meter === undefined || twin === null ? [] : [{ meter, shard, cut, twin, backfilledUntil: until, groupsMax }];
+    return meter === undefined || twin === null ? [] : [{ meter, shard, cut, twin, backfilledUntil: until }];
   });
 }
 
@@ -109,18 +109,30 @@ export async function mendBackfilled(
   client: ClientBase,
   cuts: readonly Cut[],
   places: readonly Place[],
+  groupsMax: number,
 ): Promise<void> {
   const byHour = Map.groupBy(places, (place) => cellKey(place.meterId, place.tenantId, place.hour, true));
   for (const same of byHour.values()) {
     const [place] = same;
     const cut = cuts.find((one) => one.meter.id === place?.meterId);
     if (place === undefined || cut === undefined || place.hour >= cut.backfilledUntil) continue;
+    if (await isPassedBy(client, cut, place.hour)) continue;
     const before = await countedIn(client, cut, place);
     const cell = { meterId: place.meterId, tenantId: place.tenantId };
     const cells: Cell[] = [{ ...cell, bucket: place.hour, isHour: true }];
     for (let at = place.hour; at < place.hour + HOUR; at += MINUTE) cells.push({ ...cell, bucket: at, isHour: false });
     await deleteCells(client, cut.twin, cells);
-    const { rollups } = await countStored(client, cut, place.hour, place.hour + HOUR, uuidOf(place.tenantId));
+    const recount = new Recount([shareOf(cut)], {
+      from: place.hour,
+      to: place.hour + HOUR,
+      hoursOnly: await isHoursOnly(client, Math.floor(place.hour / DAY) * DAY),
+      tenantId: uuidOf(place.tenantId),
+    });
+    await recount.readStored(client, cut.shard);
+    const rollups = recount.counted[0]?.rollups;
+    if (rollups === undefined) continue;
+    const overflows = await new CardinalityGuard(groupsMax).fold(rollups, client, async () => undefined);
+    await writeOverflows(client, cut.twin, overflows);
     const left = rollups.touched.reduce((sum, row) => sum + (row.isHour ? row.count : 0), 0);
     if (cut.meter.aggregation !== 'UNIQUE_COUNT' && left + same.length !== before)
       throw new RawIncomplete(
@@ -131,6 +143,15 @@ export async function mendBackfilled(
     encodeRollups(rollups, cut.twin, 0, writes);
     await writeRollups(client, cut.twin, writes);
   }
+}
+
+/** The backfill has left the hour's day for later: it will count it without what is withdrawn. */
+async function isPassedBy(client: ClientBase, { meter, shard }: Cut, hour: number): Promise<boolean> {
+  const { rows } = await client.query(
+    'SELECT FROM meter_gaps WHERE meter_id = $1 AND shard = $2 AND day = $3 AND counted_until <= $4',
+    [meter.id, shard, new Date(hour).toISOString().slice(0, 10), new Date(hour)],
+  );
+  return rows.length > 0;
 }
 
 /** Events in the backfilled hour row of a place, all groups. */

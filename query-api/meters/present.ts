@@ -26,6 +26,7 @@ export function presentMeter(entry: MeterEntry, tenant: string | null) {
     builtin: entry.builtin,
     // Until it is complete its numbers are of what was counted so far.
     complete: entry.complete,
+    ...(entry.missingDays.length === 0 ? {} : { missingDays: entry.missingDays }),
     ...(entry.next === null ? {} : { changing: true }),
     createdAt: entry.createdAt.toISOString(),
     updatedAt: entry.updatedAt.toISOString(),

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
-import { type Meter, type Principal, TidemarkError } from '../../schemas/index.ts';
+import { type Meter, type MeterEntry, type Principal, TidemarkError } from '../../schemas/index.ts';
 import { tenantsOf, timeOf, toCursor } from '../access.ts';
 import { lastEventId, sendEventStream } from '../event-stream.ts';
 import { formatFor, type RowFormat } from '../meters/formats.ts';
@@ -18,6 +18,8 @@ const Range = Type.Object({ from: Type.Optional(Type.String()), to: Type.Optiona
 const AT_ONCE = 1 << 20;
 /** Readers that one process serves at a time; each holds its last rows. */
 const MOST_STREAMS = 200;
+/** In a header. */
+const MOST_DAYS_SAID = 50;
 
 /** The OpenMeter v1 contract for querying meters, with percentiles beside. */
 export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options) => {
@@ -41,7 +43,9 @@ export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
 
   async function query(request: FastifyRequest, reply: FastifyReply, parameters: Record<string, unknown>) {
     const principal = await request.authorize('read');
-    const parsed = await parseMeterQuery(await meterOf(request, principal), parameters, principal, directory);
+    const entry = await entryOf(request, principal);
+    const parsed = await parseMeterQuery(entry.meter, parameters, principal, directory);
+    if (!entry.complete) reply.header('tidemark-incomplete', missingOf(entry));
     return answer(request, reply, parsed);
   }
 
@@ -132,14 +136,21 @@ export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
     },
   );
 
-  async function meterOf(request: FastifyRequest, principal: Principal): Promise<Meter> {
+  const meterOf = async (request: FastifyRequest, principal: Principal): Promise<Meter> =>
+    (await entryOf(request, principal)).meter;
+
+  async function entryOf(request: FastifyRequest, principal: Principal): Promise<MeterEntry> {
     const { slug } = request.params as { slug: string };
     const entry = await catalogue.find(slug);
     if (entry === undefined || !isVisible(entry.meter, principal))
       throw new TidemarkError('unknown_meter', `there is no meter ${slug}`);
-    return entry.meter;
+    return entry;
   }
 };
+
+/** What an answer of a meter whose past is being counted lacks: days that can't be read, or whatever the job has not come to. */
+const missingOf = ({ missingDays }: MeterEntry): string =>
+  missingDays.length === 0 ? 'backfill' : missingDays.slice(0, MOST_DAYS_SAID).join(', ');
 
 /** Without `from`, a stream is about the current day. */
 function followed(query: ParsedQuery, now: number): ParsedQuery {

@@ -3,7 +3,8 @@ import type { Meter, MeterCatalogue, MeterDefinition, MeterEntry } from '../../s
 
 const SELECT = `
   SELECT m.key, m.slug, m.tenant_id, m.name, m.description, m.metadata, m.created_at, m.updated_at,
-    v.id, v.definition, v.complete_at IS NOT NULL AS complete, n.id AS next_id, n.definition AS next_definition
+    v.id, v.definition, v.complete_at IS NOT NULL AS complete,
+    ARRAY(SELECT DISTINCT g.day::text FROM meter_gaps AS g WHERE g.meter_id = v.id ORDER BY 1) AS missing_days, n.id AS next_id, n.definition AS next_definition
   FROM meters AS m
   JOIN meter_versions AS v ON v.meter = m.key AND v.state = 'serving'
   LEFT JOIN meter_versions AS n ON n.meter = m.key AND n.state = 'next'
@@ -21,6 +22,7 @@ interface MeterRow {
   id: number;
   definition: MeterDefinition;
   complete: boolean;
+  missing_days: string[];
   next_id: number | null;
   next_definition: MeterDefinition | null;
 }
@@ -48,6 +50,7 @@ function toEntry(row: MeterRow): MeterEntry {
     key: row.key,
     builtin: false,
     complete: row.complete,
+    missingDays: row.missing_days,
     metadata: row.metadata,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
@@ -69,6 +72,7 @@ export function openMeterCatalogue(
     key: meter.slug,
     builtin: true,
     complete: true,
+    missingDays: [],
     metadata: null,
     createdAt: BUILT_IN_SINCE,
     updatedAt: BUILT_IN_SINCE,

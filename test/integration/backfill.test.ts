@@ -1,9 +1,8 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { createBackfillJob } from '../../processors/index.ts';
 import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import { AGGREGATIONS, type AttributeValue, type Job, type Meter, type PlainEvent } from '../../schemas/index.ts';
-import { detectEngine, type EventLog } from '../../sinks/index.ts';
-import { defineMeter, meterOf } from '../support/meters.ts';
+import type { EventLog } from '../../sinks/index.ts';
+import { backfillJob, defineMeter, meterOf } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { committed, event, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 import { until } from '../support/server.ts';
@@ -104,13 +103,7 @@ test('P3: a meter that is defined while events flow counts the past and the pres
   const start = () =>
     startProcessors(pool, log, { now: () => now, settings: { ...TEST_SETTINGS, batchEvents: 40, cacheRows: 200 } });
   let running = await start();
-  const job = createBackfillJob({
-    pool,
-    engine: await detectEngine(pool),
-    topic: log.topic,
-    groupsMax: 10_000,
-    waitMs: 20_000,
-  });
+  const job = await backfillJob(pool, log, { waitMs: 20_000, rowsMax: 300 });
   let sent = 0;
   const send = async (count: number) => {
     for (const until = sent + count; sent < until; sent += 50)
@@ -151,18 +144,14 @@ test('P3: a changed meter answers by its old groups until the new ones know the 
     [before.id],
   );
   expect((await meterOf(pool, 'changing')).id).toBe(before.id);
-  await runInterrupted(
-    createBackfillJob({ pool, engine: await detectEngine(pool), topic: log.topic, groupsMax: 10_000 }),
-  );
+  await runInterrupted(await backfillJob(pool, log));
   const after = await meterOf(pool, 'changing');
   expect(after.id).not.toBe(before.id);
   expect(after.groupBy).toEqual(['model']);
   // The retired version is counted no more, and its rows go when that is certain.
   await until(async () => {
     await pool.query(`UPDATE meter_versions SET retired_at = now() - interval '1 hour' WHERE id = $1`, [before.id]);
-    await runInterrupted(
-      createBackfillJob({ pool, engine: await detectEngine(pool), topic: log.topic, groupsMax: 10_000 }),
-    );
+    await runInterrupted(await backfillJob(pool, log));
     const { rows } = await pool.query<{ n: number }>(
       'SELECT count(*)::int AS n FROM rollups_minute WHERE meter_id = $1',
       [before.id],

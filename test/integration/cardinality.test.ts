@@ -1,9 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { createBackfillJob } from '../../processors/index.ts';
 import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import { type Meter, VOID_TYPE } from '../../schemas/index.ts';
-import { detectEngine } from '../../sinks/index.ts';
-import { defineMeter } from '../support/meters.ts';
+import { backfillJob, defineMeter } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { committed, event, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 
@@ -84,7 +82,7 @@ test('P3, P13: beyond the limit groups are counted as `other`: totals exact, kno
   await committed(pool, 600 + voided.length);
   // A second meter of the same meaning, whose past the job counts.
   const later = await defineMeter(pool, 'guarded_later', definition);
-  const job = createBackfillJob({ pool, engine: await detectEngine(pool), topic: log.topic, groupsMax: LIMIT });
+  const job = await backfillJob(pool, log, { groupsMax: LIMIT });
   await job.run({ id: '', params: {}, signal: new AbortController().signal, progress: async () => undefined });
   await running.stop();
   await log.dispose();

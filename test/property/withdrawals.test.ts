@@ -1,11 +1,10 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { DefinitionInput } from '../../metering/index.ts';
-import { createBackfillJob, STEPS, type Step } from '../../processors/index.ts';
+import { STEPS, type Step } from '../../processors/index.ts';
 import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import { AGGREGATIONS, type AttributeValue, type Meter, type PlainEvent, VOID_TYPE } from '../../schemas/index.ts';
-import { detectEngine } from '../../sinks/index.ts';
-import { defineMeter } from '../support/meters.ts';
+import { backfillJob, defineMeter } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { event, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 import { aggregate, claimKey, type Fact } from '../support/recompute.ts';
@@ -125,7 +124,7 @@ test('P2, P3, P4: voids and corrections in any order, with failures, restarts an
   await fc.assert(
     fc.asyncProperty(scenario, async ({ all, appendAt, batchEvents, failures, definedAt, cacheRows, folded }) => {
       await pool.query(
-        'TRUNCATE log_offsets, events, rollup_groups, rollups_minute, rollups_hour, rollups_coarse, stale_hours, members_minute, members_hour, dedupe_blocks, dedupe_runs, dedupe_pages, accounting, dead_letters, withdrawals, meters, meter_versions, meter_cuts RESTART IDENTITY',
+        'TRUNCATE log_offsets, events, rollup_groups, rollups_minute, rollups_hour, rollups_coarse, stale_hours, members_minute, members_hour, dedupe_blocks, dedupe_runs, dedupe_pages, accounting, dead_letters, withdrawals, meters, meter_versions, meter_cuts, meter_gaps RESTART IDENTITY',
       );
       const log = await openTestLog(PARTITIONS);
       const pending = failures.map((one) => ({ ...one }));
@@ -153,7 +152,7 @@ test('P2, P3, P4: voids and corrections in any order, with failures, restarts an
         later ??= await define('later');
         await running.stop();
         running = await start();
-        const job = createBackfillJob({ pool, engine: await detectEngine(pool), topic: log.topic, groupsMax: 10_000 });
+        const job = await backfillJob(pool, log);
         const context = { id: '', params: {}, signal: new AbortController().signal, progress: async () => undefined };
         await job.run(context);
         await until(async () => {

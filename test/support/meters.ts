@@ -1,8 +1,9 @@
 import type { Pool } from 'pg';
 import { BUILTIN_METERS, type DefinitionInput, readDefinition } from '../../metering/index.ts';
+import { type ArchivedEvents, type BackfillDeps, createBackfillJob } from '../../processors/index.ts';
 import { createMeter } from '../../query-api/meters/definitions.ts';
-import type { Meter } from '../../schemas/index.ts';
-import { openMeterCatalogue } from '../../sinks/index.ts';
+import type { Job, Meter } from '../../schemas/index.ts';
+import { detectEngine, openMeterCatalogue } from '../../sinks/index.ts';
 
 /** Defines a meter as the route does. */
 export async function defineMeter(
@@ -22,3 +23,22 @@ export async function meterOf(pool: Pool, slug: string): Promise<Meter> {
   if (entry === undefined) throw new Error(`no meter ${slug}`);
   return entry.meter;
 }
+
+/** Nothing was ever archived. */
+const NO_ARCHIVE: ArchivedEvents = {
+  days: async () => [],
+  open: async () => undefined,
+  versionOf: async () => undefined,
+};
+
+/** The job that counts the past of new meters. */
+export const backfillJob = async (pool: Pool, log: { topic: string }, more: Partial<BackfillDeps> = {}): Promise<Job> =>
+  createBackfillJob({
+    pool,
+    engine: await detectEngine(pool),
+    archive: NO_ARCHIVE,
+    topic: log.topic,
+    groupsMax: 10_000,
+    rowsMax: 10_000,
+    ...more,
+  });

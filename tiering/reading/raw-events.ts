@@ -103,7 +103,7 @@ async function* pagesOf(client: PoolClient): AsyncIterable<RawEventRow[]> {
   }
 }
 
-const toRaw = (row: ArchivedEvent): RawEventRow => ({
+export const toRaw = (row: ArchivedEvent): RawEventRow => ({
   timestamp: row.at,
   key: claimKeyOf(row),
   shard: row.shard,

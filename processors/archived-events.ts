@@ -1,0 +1,43 @@
+/** What processors need of tiering: raw events that have left the database. The composition root gives it to them. */
+import type { ClientBase, Pool } from 'pg';
+
+/** A raw event as the archive has it. */
+export interface ArchivedEvent {
+  /** Unix ms */
+  timestamp: number;
+  /** claim key, a UUID's text */
+  key: string;
+  shard: number;
+  log_offset: number;
+  tenant_id: string;
+  type: string;
+  user_id: string | null;
+  request_id: string | null;
+  /** JSON text: numbers have all their digits */
+  data: string;
+}
+
+/** [from, to) in Unix ms, within one day. */
+export interface ArchivedRange {
+  from: number;
+  to: number;
+  /** null: all */
+  tenantIds: readonly string[] | null;
+  type?: string | undefined;
+}
+
+/** What of one day (UTC) is in the archive, at one moment. */
+export interface ArchivedDay {
+  /** another one, or none, as soon as rows move between database and archive */
+  version: string;
+  /** Each event once, in any order, a few thousand in memory. @throws TidemarkError `archive_frozen`, `archive_damaged` */
+  read(range: ArchivedRange): AsyncIterable<ArchivedEvent[]>;
+}
+
+export interface ArchivedEvents {
+  /** Starts of the days that have archived events, Unix ms, ascending. */
+  days(database: Pool | ClientBase): Promise<number[]>;
+  open(database: Pool | ClientBase, day: number): Promise<ArchivedDay | undefined>;
+  /** Of the day as the database says it now; undefined: nothing of it is archived. */
+  versionOf(database: Pool | ClientBase, day: number): Promise<string | undefined>;
+}
