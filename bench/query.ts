@@ -1,22 +1,13 @@
 /** Questions about 30 days, by HTTP from rollups, and the same answers from the raw events in SQL. */
 import type pg from 'pg';
-import { BUILTIN_METERS } from '../metering/index.ts';
-import { foldCoarse } from '../processors/index.ts';
-import { TIME_TABLES } from '../schemas/index.ts';
-import { detectEngine } from '../sinks/index.ts';
 import { openEmbeddedPostgresPool } from './database.ts';
-import { TENANTS } from './load.ts';
+import { BIG, DAYS, ENDPOINTS, fillMonth, TENANTS } from './month.ts';
 import { type BenchServer, KEY } from './process.ts';
 import { add, fresh, median, SCRATCH } from './report.ts';
 
-const DAYS = 30;
 const DAY = 86_400_000;
-const HOUR = 3_600_000;
-/** Events an hour, tenant and endpoint; one tenant is bigger than the others. */
-const EVENTS = 5;
-const EVENTS_OF_BIG = 60;
-const BIG = 'tenant_0001';
-const ENDPOINTS = 5;
+const SECOND = 1_000;
+const sum = (times: readonly number[]) => times.reduce((all, one) => all + one, 0);
 const iso = (ms: number) => new Date(ms).toISOString();
 
 interface Question {
@@ -78,11 +69,12 @@ export async function query(): Promise<void> {
 async function ask(server: BenchServer, pool: pg.Pool): Promise<void> {
   const to = Math.floor(Date.now() / DAY) * DAY;
   const from = to - DAYS * DAY;
-  const events = await fillMonth(pool, from, to);
+  const events = await fillMonth(pool, from);
   for (const { name, meter, parameters, sql } of QUESTIONS) {
     const raw: number[] = [];
     let expected: number[] = [];
-    for (let i = 0; i < 2; i++) {
+    // Once more where it is short: the second time may find more in memory.
+    while (raw.length === 0 || (raw.length < 3 && sum(raw) < 3 * SECOND)) {
       const began = performance.now();
       const { rows } = await pool.query<(string | number)[]>({
         text: sql,
@@ -130,77 +122,4 @@ function check(name: string, meter: string, got: readonly number[], expected: re
     // Which of equal tenants come tenth may differ.
     if (Math.abs(value - due) > due * error) throw new Error(`${name}: row ${i} is ${value}, expected ${due}`);
   });
-}
-
-/** 30 days of raw events, their hour rows by SQL, and the coarse rows by the code that folds them. @returns events */
-async function fillMonth(pool: pg.Pool, from: number, to: number): Promise<number> {
-  const client = await pool.connect();
-  const engine = await detectEngine(pool);
-  const days = Array.from({ length: DAYS }, (_, i) => from + i * DAY);
-  for (const table of ['events', 'rollups_hour', 'rollups_coarse'] as const)
-    await engine.ensureChunks(client, TIME_TABLES[table], days);
-  await client.query(
-    `INSERT INTO tenants (customer_id, name, tier, status) SELECT 'tenant_' || lpad(i::text, 4, '0'), 'bench', 'discovered', 'discovered' FROM generate_series(0, $1 - 1) AS i`,
-    [TENANTS],
-  );
-  const { rows: shards } = await client.query<{ shard: number }>('SELECT shard FROM log_offsets ORDER BY shard');
-  await client.query(
-    `CREATE TEMP TABLE bench_tenants AS SELECT id, customer_id, row_number() OVER (ORDER BY customer_id) AS n,
-       ($1::int[])[1 + row_number() OVER (ORDER BY customer_id) % cardinality($1::int[])] AS shard FROM tenants`,
-    [shards.map((row) => row.shard)],
-  );
-  for (const meter of [2, 3])
-    await client.query(
-      `INSERT INTO rollup_groups (group_key, tenant_id, meter_id, values)
-       SELECT md5(t.id::text || $1::int || e)::uuid, t.id, $1::int, ARRAY['/e' || e, CASE WHEN $1::int = 2 THEN 'GET' END]
-       FROM bench_tenants AS t, generate_series(1, ${ENDPOINTS}) AS e`,
-      [meter],
-    );
-  let events = 0;
-  for (const day of days) {
-    const range = [iso(day), iso(day + DAY)];
-    const { rowCount } = await client.query(
-      `INSERT INTO events ("timestamp", received_at, log_offset, shard, status_code, tenant_id, key, keyed_by_source, idempotency_key, type, user_id,
-         request_id, endpoint, method, duration_ms, tokens_consumed)
-       SELECT at, at, 0, shard, 200, id, md5(id::text || at::text || e)::uuid, false, 'k' || random(), 'api_call', 'u' || r % 50, 'r' || random(),
-         '/e' || e, 'GET', 1 + r % 3000, r % 5000
-       FROM (
-         SELECT h + (k * 3600.0 / m + random() * 3600.0 / m - 3600.0 / m) * interval '1 second' AS at, t.*, e, (random() * random() * 1e9)::int AS r
-         FROM generate_series($1::timestamptz, $2::timestamptz - interval '1 hour', interval '1 hour') AS h, bench_tenants AS t,
-           generate_series(1, ${ENDPOINTS}) AS e,
-           LATERAL (SELECT CASE WHEN t.customer_id = '${BIG}' THEN ${EVENTS_OF_BIG} ELSE ${EVENTS} END AS m) AS s,
-           LATERAL generate_series(1, s.m) AS k
-       ) AS made`,
-      range,
-    );
-    events += rowCount ?? 0;
-    const head = `INSERT INTO rollups_hour (bucket, meter_id, shard, tenant_id, group_key, count, sum, min, max, bins, bin_counts)`;
-    await client.query(
-      `${head}
-       SELECT ${BY_HOUR}, 3, e.shard, e.tenant_id, md5(e.tenant_id::text || 3 || substr(e.endpoint, 3))::uuid, count(*), sum(e.tokens_consumed), NULL, NULL, NULL, NULL
-       FROM events AS e WHERE e."timestamp" >= $1 AND e."timestamp" < $2 GROUP BY 1, 3, 4, 5`,
-      range,
-    );
-    await client.query(
-      `${head}
-       SELECT hour, 2, shard, tenant_id, group_key, sum(n), sum(total), min(low), max(high), array_agg(bin ORDER BY bin), array_agg(n ORDER BY bin)
-       FROM (
-         SELECT ${BY_HOUR} AS hour, e.shard, e.tenant_id, md5(e.tenant_id::text || 2 || substr(e.endpoint, 3))::uuid AS group_key,
-           (ceil(ln(e.duration_ms::float8) / ln(1.01::float8 / 0.99)) + 4096)::int AS bin, count(*) AS n, sum(e.duration_ms) AS total, min(e.duration_ms) AS low,
-           max(e.duration_ms) AS high
-         FROM events AS e WHERE e."timestamp" >= $1 AND e."timestamp" < $2 GROUP BY 1, 2, 3, 4, 5
-       ) AS binned GROUP BY hour, shard, tenant_id, group_key`,
-      range,
-    );
-    const hours = new Set(Array.from({ length: 24 }, (_, i) => day + i * HOUR));
-    for (const { shard } of shards) {
-      await client.query('BEGIN');
-      await foldCoarse(client, shard, { day, hours, wholeDay: true, again: false }, BUILTIN_METERS);
-      await client.query('COMMIT');
-    }
-  }
-  await client.query('UPDATE log_offsets SET folded_until = $1, coarse_until = $1, watermark = $1', [iso(to)]);
-  await client.query('VACUUM ANALYZE');
-  client.release();
-  return events;
 }

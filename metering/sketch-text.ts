@@ -1,59 +1,43 @@
 import { valueOfBin } from './sketch.ts';
 
 /**
- * Bins and counts as a short text: each pair is the distance to the bin before and the count, both as base-64 variable
- * length quantities (five bits a character and one that says "more", as in source maps; the sign in the lowest bit).
- * Two or three characters a bin, where PostgreSQL's arrays take 20 bytes and a function call for each element.
+ * Bins and counts as a short text. Bins that follow each other are a run: how far it begins behind the end of the run
+ * before (the first one: its bin, the sign in the lowest bit), its length, and a count for each bin. Numbers are digits of
+ * printable ASCII: up to 60 stands for itself, more goes on in base 31. So most bins are one character,
+ * where PostgreSQL's arrays take 20 bytes and a function call for each element.
  */
-const DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
-const VALUES = new Uint8Array(128);
-for (let i = 0; i < DIGITS.length; i++) VALUES[DIGITS.charCodeAt(i)] = i;
+const FIRST = 35;
+const SINGLE = 61;
+const BASE = 31;
+/** A hole of so many bins is cheaper as counts of 0 than as a run of its own. */
+const HOLE = 2;
 
-/** @param length how many entries of both are meant @param bins ascending @param counts safe integers below 2^51, may be negative */
+/** @param length how many entries of both are meant @param bins ascending @param counts positive safe integers */
 export function sketchToText(bins: ArrayLike<number>, counts: ArrayLike<number>, length: number): string {
   let text = '';
-  let before = 0;
-  for (let i = 0; i < length; i++) {
-    const bin = bins[i] as number;
-    text += quantity(bin - before) + quantity(counts[i] as number);
-    before = bin;
+  let end = 0;
+  for (let i = 0; i < length; ) {
+    const start = bins[i] as number;
+    let j = i + 1;
+    while (j < length && (bins[j] as number) - (bins[j - 1] as number) <= HOLE + 1) j++;
+    const runEnd = (bins[j - 1] as number) + 1;
+    text += i === 0 ? quantity(start < 0 ? -start * 2 + 1 : start * 2) : quantity(start - end);
+    text += quantity(runEnd - start);
+    for (let bin = start; bin < runEnd; bin++) text += quantity(bins[i] === bin ? (counts[i++] as number) : 0);
+    end = runEnd;
   }
   return text;
 }
 
 function quantity(value: number): string {
-  let rest = value < 0 ? -value * 2 + 1 : value * 2;
   let text = '';
-  while (rest >= 32) {
-    text += DIGITS[(rest % 32) + 32];
-    rest = Math.floor(rest / 32);
+  let rest = value;
+  while (rest >= SINGLE) {
+    const high = Math.floor((rest - SINGLE) / BASE);
+    text += String.fromCharCode(FIRST + SINGLE + ((rest - SINGLE) % BASE));
+    rest = high;
   }
-  return text + DIGITS[rest];
-}
-
-/** Calls `add` with every bin and count of a text that `sketchToText` made. */
-export function readSketchText(text: string, add: (bin: number, count: number) => void): void {
-  let bin = 0;
-  let distance = 0;
-  let isCount = false;
-  let value = 0;
-  let weight = 1;
-  for (let i = 0; i < text.length; i++) {
-    const digit = VALUES[text.charCodeAt(i)] as number;
-    value += (digit & 31) * weight;
-    if (digit >= 32) {
-      weight *= 32;
-      continue;
-    }
-    const signed = value % 2 === 1 ? -(value - 1) / 2 : value / 2;
-    if (isCount) {
-      bin += distance;
-      add(bin, signed);
-    } else distance = signed;
-    isCount = !isCount;
-    value = 0;
-    weight = 1;
-  }
+  return text + String.fromCharCode(FIRST + rest);
 }
 
 /** No number that an event may hold has a bin outside ± this (|x| < 1e20, see metering/sketch.ts). */
@@ -74,34 +58,51 @@ export class SketchSums {
     this.#total += count;
   }
 
-  /** Adds what `sketchToText` wrote; the same as `readSketchText`, without a call for each bin. */
+  /** Adds what `sketchToText` wrote. */
   addText(text: string): void {
     const counts = this.#counts;
     const end = text.length;
-    let at = MOST_BIN;
     let total = 0;
+    let at = 0;
     for (let i = 0, first = true; i < end; first = false) {
-      let digit = VALUES[text.charCodeAt(i++)] as number;
-      let value = digit & 31;
-      for (let weight = 32; digit >= 32; weight *= 32) {
-        digit = VALUES[text.charCodeAt(i++)] as number;
-        value += (digit & 31) * weight;
+      let digit = text.charCodeAt(i++) - FIRST;
+      let value = digit;
+      // A number goes on while its digits are not below SINGLE.
+      for (let weight = BASE; digit >= SINGLE; weight *= BASE) {
+        digit = text.charCodeAt(i++) - FIRST;
+        value += digit * weight;
       }
-      at += value % 2 === 1 ? -(value - 1) / 2 : value / 2;
-      if (first && at < this.#low) this.#low = at;
-      digit = VALUES[text.charCodeAt(i++)] as number;
-      value = digit & 31;
-      for (let weight = 32; digit >= 32; weight *= 32) {
-        digit = VALUES[text.charCodeAt(i++)] as number;
-        value += (digit & 31) * weight;
+      if (first) {
+        at = MOST_BIN + (value % 2 === 1 ? -(value - 1) / 2 : value / 2);
+        if (at < this.#low) this.#low = at;
+      } else at += value;
+      digit = text.charCodeAt(i++) - FIRST;
+      let run = digit;
+      for (let weight = BASE; digit >= SINGLE; weight *= BASE) {
+        digit = text.charCodeAt(i++) - FIRST;
+        run += digit * weight;
       }
-      // Values are counted, never taken back: no sign.
-      const count = value / 2;
-      counts[at] = (counts[at] as number) + count;
-      total += count;
+      for (const stop = at + run; at < stop; at++) {
+        digit = text.charCodeAt(i++) - FIRST;
+        let count = digit;
+        for (let weight = BASE; digit >= SINGLE; weight *= BASE) {
+          digit = text.charCodeAt(i++) - FIRST;
+          count += digit * weight;
+        }
+        counts[at] = (counts[at] as number) + count;
+        total += count;
+      }
     }
-    if (total > 0 && at > this.#high) this.#high = at;
+    if (total > 0 && at - 1 > this.#high) this.#high = at - 1;
     this.#total += total;
+  }
+
+  /** Bins with what they hold, ascending. */
+  *entries(): Generator<[bin: number, count: number]> {
+    for (let at = this.#low; at <= this.#high; at++) {
+      const count = this.#counts[at] as number;
+      if (count !== 0) yield [at - MOST_BIN, count];
+    }
   }
 
   clear(): void {
@@ -111,14 +112,19 @@ export class SketchSums {
     this.#total = 0;
   }
 
-  /** The value at rank floor(q · (n - 1)), as metering/sketch.ts defines it; 0 when there is none. */
-  quantile(q: number): number {
-    const rank = Math.floor(q * (this.#total - 1));
+  /**
+   * The values at ranks floor(q · (n - 1)), as metering/sketch.ts defines them; 0 when there is none.
+   * @param qs ascending
+   */
+  quantiles(qs: readonly number[]): number[] {
+    const found: number[] = [];
     let upto = 0;
-    for (let at = this.#low; at <= this.#high; at++) {
-      upto += this.#counts[at] as number;
-      if (upto > rank) return valueOfBin(at - MOST_BIN);
+    let at = this.#low - 1;
+    for (const q of qs) {
+      const rank = Math.floor(q * (this.#total - 1));
+      while (upto <= rank && at < this.#high) upto += this.#counts[++at] as number;
+      found.push(this.#total === 0 ? 0 : valueOfBin(at - MOST_BIN));
     }
-    return 0;
+    return found;
   }
 }

@@ -21,3 +21,9 @@ function trim(sign: string, digits: string, scale: number): string {
   const fraction = scale === 0 ? '' : padded.slice(-scale).replace(/0+$/, '');
   return `${sign}${integer.replace(/^0+(?=\d)/, '')}${fraction === '' ? '' : `.${fraction}`}`;
 }
+
+/** A double as a plain decimal literal. */
+export function plainNumber(value: number): string {
+  const text = String(value);
+  return text.includes('e') ? value.toFixed(18).replace(/\.?0+$/, '') : text;
+}

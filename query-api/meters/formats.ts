@@ -1,6 +1,6 @@
 /** How rows of an answer are written: JSON (OpenMeter's, or exact), CSV, NDJSON. Text is made by hand: answers have many rows. */
 import { csvCell } from '../../schemas/index.ts';
-import type { MeterQuery, MeterRow } from './run-query.ts';
+import type { MeterQuery, MeterRow } from './meter-query.ts';
 
 export const EXACT = 'application/vnd.tidemark+json';
 

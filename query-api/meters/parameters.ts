@@ -2,7 +2,8 @@ import { Type } from 'typebox';
 import { isZone, WINDOW_SIZES, type WindowSize } from '../../metering/index.ts';
 import { type Meter, type Principal, type TenantDirectory, TidemarkError } from '../../schemas/index.ts';
 import { fromCursor, limitOf, listOf, tenantsOf, timeOf } from '../access.ts';
-import type { MeterQuery } from './run-query.ts';
+import type { MeterQuery, RowPlace } from './meter-query.ts';
+import { ordersByValue } from './statements.ts';
 
 const Strings = Type.Union([Type.String(), Type.Array(Type.String())]);
 const Shared = {
@@ -77,9 +78,9 @@ export async function parseMeterQuery(
     throw new TidemarkError('invalid_parameter', 'order goes with orderBy=value');
   const from = timeOf('from', parameters.from);
   const to = timeOf('to', parameters.to);
-  const after = cursorOf(parameters.cursor, (bySubject ? 1 : 0) + groupBy.length);
-  if (after !== undefined && orderBy === 'value')
-    throw new TidemarkError('invalid_parameter', 'orderBy=value has no further pages: take a higher limit');
+  const fillEmpty = choiceOf('empty', parameters.empty, ['zero']) === 'zero';
+  const byValue = orderBy === 'value' && !fillEmpty ? (order ?? 'desc') : undefined;
+  const limit = parameters.limit === undefined ? undefined : limitOf(parameters.limit, MOST_ROWS, MOST_ROWS);
   return {
     meter,
     tenantIds: tenants?.map((tenant) => tenant.id) ?? null,
@@ -91,11 +92,12 @@ export async function parseMeterQuery(
     groupBy,
     filters,
     quantile: quantileOf(meter, parameters.quantile),
-    fillEmpty: choiceOf('empty', parameters.empty, ['zero']) === 'zero',
-    byValue: orderBy === 'value' ? (order ?? 'desc') : undefined,
-    limit: parameters.limit === undefined ? undefined : limitOf(parameters.limit, MOST_ROWS, MOST_ROWS),
+    fillEmpty,
+    byValue,
+    // What is merged here is sorted here: a page at a time.
+    limit: limit ?? (byValue === undefined || ordersByValue(meter.aggregation) ? undefined : MOST_ROWS),
     top: parameters.top === undefined ? undefined : topOf(parameters.top),
-    after,
+    after: cursorOf(parameters.cursor, (bySubject ? 1 : 0) + groupBy.length, byValue !== undefined),
     explain: choiceOf('explain', parameters.explain, ['true', 'false']) === 'true',
   };
 }
@@ -122,20 +124,27 @@ function quantileOf(meter: Meter, value: unknown): number {
   return quantile;
 }
 
-/** A page's end: the window's start and the row's key. */
-function cursorOf(cursor: unknown, keys: number): MeterQuery['after'] {
+/** A page's end: the window's start, the row's key, and its value where rows are ordered by it. */
+function cursorOf(cursor: unknown, keys: number, byValue: boolean): RowPlace | undefined {
   if (cursor === undefined) return undefined;
-  const [windowStart, key] = fromCursor(cursor, ['number', 'string']) ?? [];
+  const [windowStart, key, value] =
+    fromCursor(cursor, byValue ? ['number', 'string', 'string'] : ['number', 'string']) ?? [];
   const parts: unknown = typeof key === 'string' ? parseJson(key) : undefined;
   if (
     typeof windowStart === 'number' &&
     Array.isArray(parts) &&
     parts.length === keys &&
-    parts.every((part): part is string | null => part === null || typeof part === 'string')
+    parts.every((part): part is string | null => part === null || isText(part)) &&
+    (value === undefined || (typeof value === 'string' && DECIMAL.test(value)))
   )
-    return { windowStart, key: parts };
+    return { windowStart, key: parts, value };
   throw new TidemarkError('invalid_cursor', 'use the cursor of the previous page unchanged, with the same parameters');
 }
+
+/** What the database's numeric takes, and no sum exceeds. */
+const DECIMAL = /^-?\d{1,1000}(?:\.\d{1,1000})?$/;
+const isText = (part: unknown): part is string =>
+  typeof part === 'string' && part.isWellFormed() && !part.includes('\0');
 
 function parseJson(text: string): unknown {
   try {

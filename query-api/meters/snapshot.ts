@@ -83,15 +83,20 @@ const timeOf = (text: string | undefined): number =>
   text === undefined || text === '-Infinity' ? Number.NEGATIVE_INFINITY : Number(text);
 
 async function* fetchChunks(client: PoolClient, { text, values }: Statement): AsyncGenerator<TextRow[]> {
+  const fetch = () => client.query<string[]>({ text: `FETCH ${FETCH} FROM answer`, rowMode: 'array', types: AS_SENT });
   await client.query(`DECLARE answer NO SCROLL CURSOR FOR ${text}`, values);
-  for (;;) {
-    const { rows } = await client.query<string[]>({
-      text: `FETCH ${FETCH} FROM answer`,
-      rowMode: 'array',
-      types: AS_SENT,
-    });
-    if (rows.length > 0) yield rows;
-    if (rows.length < FETCH) break;
+  let next = fetch();
+  try {
+    for (;;) {
+      const { rows } = await next;
+      // The database is at work on the next rows while these are read.
+      if (rows.length === FETCH) next = fetch();
+      if (rows.length > 0) yield rows;
+      if (rows.length < FETCH) return;
+    }
+  } finally {
+    // Also where the reader leaves early: the snapshot may be asked something else. Whatever fails here, that will too.
+    await next.catch(() => undefined);
+    await client.query('CLOSE answer').catch(() => undefined);
   }
-  await client.query('CLOSE answer');
 }

@@ -3,11 +3,15 @@ import { levelStatement } from './level-sql.ts';
 import type { Piece } from './plan.ts';
 import type { RollupQuery, Statement } from './statement.ts';
 
+type Bind = (value: unknown, type: string) => string;
+
 /** What of a query the database must know. */
 export interface RowsRequest extends RollupQuery {
   /** highest or lowest values first, instead of by window, subject and groups; only where `ordersByValue` */
   byValue?: 'asc' | 'desc' | undefined;
   limit?: number | undefined;
+  /** rows after this one; only where `ordersByValue` */
+  after?: { w: number; key: readonly (string | null)[]; value?: string | undefined } | undefined;
   /** only rows of these subjects */
   subjects?: readonly string[] | undefined;
 }
@@ -91,11 +95,11 @@ export function rowsStatement(request: RowsRequest, pieces: readonly Piece[]): S
     WITH cells AS (${cells}),
     added AS (${added === undefined ? 'SELECT * FROM cells AS c' : `SELECT ${grouping}, ${added} FROM cells AS c GROUP BY ${grouping}`}),
     named AS (${named})
-    ${last(request, keys)}${request.limit === undefined || !ordersByValue(aggregation) ? '' : ` LIMIT ${bind(request.limit, 'int')}`}`;
+    ${last(request, keys, bind)}${request.limit === undefined || !ordersByValue(aggregation) ? '' : ` LIMIT ${bind(request.limit, 'int')}`}`;
   return { text, values };
 }
 
-function last({ meter, byValue }: RowsRequest, keys: readonly string[]): string {
+function last({ meter, byValue, after }: RowsRequest, keys: readonly string[], bind: Bind): string {
   const list = keys.join(', ');
   const order = keys.map((key) => `${key} NULLS FIRST`).join(', ');
   const final = FINAL[meter.aggregation];
@@ -103,16 +107,32 @@ function last({ meter, byValue }: RowsRequest, keys: readonly string[]): string 
     return `SELECT ${list}, bins, counts, sketch FROM named ORDER BY ${order}`;
   }
   const from = meter.aggregation === 'UNIQUE_COUNT' ? 'named, unnest(members) AS u(member)' : 'named';
-  const sorted = byValue === undefined ? order : `value ${byValue} NULLS LAST, ${order}`;
+  // Of `answer`: the column of that name that goes out is text.
+  const sorted = byValue === undefined ? order : `answer.value ${byValue}, ${order}`;
   return `SELECT ${list}, value::text FROM (SELECT ${list}, ${final} AS value FROM ${from} GROUP BY ${list}) AS answer
-    WHERE value IS NOT NULL ORDER BY ${sorted}`;
+    WHERE value IS NOT NULL${after === undefined ? '' : ` AND ${isAfter(after, keys, byValue, bind)}`} ORDER BY ${sorted}`;
+}
+
+/** Keyset of a page: what the order puts behind a row. Nulls come first, so they are told apart before their texts. */
+function isAfter(
+  { w, key, value }: NonNullable<RowsRequest['after']>,
+  keys: readonly string[],
+  byValue: RowsRequest['byValue'],
+  bind: Bind,
+): string {
+  const columns = keys.slice(1).flatMap((name) => [`${name} IS NOT NULL`, `coalesce(${name}, '')`]);
+  const places = key.flatMap((part) => [bind(part !== null, 'bool'), bind(part ?? '', 'text')]);
+  const place = `(${['w', ...columns].join(', ')}) > (${[bind(w, 'int'), ...places].join(', ')})`;
+  if (byValue === undefined) return place;
+  const literal = bind(value, 'numeric');
+  return `(value ${byValue === 'asc' ? '>' : '<'} ${literal} OR (value = ${literal} AND ${place}))`;
 }
 
 /** Reads every piece: the table of its source, its stretch of time, its shards. */
 function cellStatements(
   pieces: readonly Piece[],
   meter: Meter,
-  bind: (value: unknown, type: string) => string,
+  bind: Bind,
   columnsOf: (source: Piece['source']) => string,
   common: readonly string[],
   tenants: string | null,

@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import type { ServerSentEvent } from '../event-stream.ts';
-import { type MeterQuery, type MeterRow, runMeterQuery } from './run-query.ts';
+import type { MeterQuery, MeterRow } from './meter-query.ts';
+import { runMeterQuery } from './run-query.ts';
 
 /** How often commits are looked for: one query for all streams of this process. */
 const LOOK_MS = 250;

@@ -2,7 +2,8 @@
 import { BUILTIN_METERS, isZone, type WindowSize } from '../../metering/index.ts';
 import { type Meter, type Principal, type Tenant, type TenantDirectory, TidemarkError } from '../../schemas/index.ts';
 import { listOf, tenantsOf, timeOf } from '../access.ts';
-import { type MeterQuery, type MeterRow, rowsIn } from '../meters/run-query.ts';
+import type { MeterQuery, MeterRow } from '../meters/meter-query.ts';
+import { rowsIn } from '../meters/run-query.ts';
 import type { Snapshot } from '../meters/snapshot.ts';
 
 const MINUTE = 60_000;

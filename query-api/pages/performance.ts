@@ -1,5 +1,5 @@
 import { Decimal } from 'decimal.js';
-import type { MeterRow } from '../meters/run-query.ts';
+import type { MeterRow } from '../meters/meter-query.ts';
 import type { Snapshot } from '../meters/snapshot.ts';
 import { askIn, inWindows, listed, type PageScope, presentScope, totalOf } from './ask.ts';
 

@@ -5,10 +5,11 @@ import { type Meter, type MeterEntry, type Principal, TidemarkError } from '../.
 import { tenantsOf, timeOf, toCursor } from '../access.ts';
 import { lastEventId, sendEventStream } from '../event-stream.ts';
 import { formatFor, type RowFormat } from '../meters/formats.ts';
+import type { MeterRow } from '../meters/meter-query.ts';
 import { type ParsedQuery, parseMeterQuery, QueryBody, QueryParameters } from '../meters/parameters.ts';
 import { explainPieces } from '../meters/plan.ts';
 import { isVisible } from '../meters/present.ts';
-import { type MeterRow, openMeterQuery } from '../meters/run-query.ts';
+import { openMeterQuery } from '../meters/run-query.ts';
 import { CommitWatch, followMeter } from '../meters/stream.ts';
 import { listGroupValues, listSubjects } from '../meters/values.ts';
 import type { QueryOptions } from '../options.ts';
@@ -61,8 +62,12 @@ export const meterRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
     const page = rows.slice(0, limit);
     const last = page.at(-1);
     const next =
-      rows.length > limit && last !== undefined && parsed.byValue === undefined
-        ? toCursor([last.windowStart, JSON.stringify(last.key)])
+      rows.length > limit && last !== undefined
+        ? toCursor([
+            last.windowStart,
+            JSON.stringify(last.key),
+            ...(parsed.byValue === undefined ? [] : [last.exact ?? last.value]),
+          ])
         : null;
     if (next !== null && request.method === 'GET') {
       const url = new URL(request.url, 'http://localhost');

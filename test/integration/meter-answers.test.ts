@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { BUILTIN_METERS } from '../../metering/index.ts';
-import { type MeterQuery, openMeterQuery, runMeterQuery } from '../../query-api/meters/run-query.ts';
+import type { MeterQuery } from '../../query-api/meters/meter-query.ts';
+import { openMeterQuery, rowsIn, runMeterQuery } from '../../query-api/meters/run-query.ts';
+import { openSnapshot } from '../../query-api/meters/snapshot.ts';
 import { TIME_TABLES } from '../../schemas/index.ts';
 import { detectEngine } from '../../sinks/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
@@ -102,4 +104,11 @@ test('where minutes are gone, finer windows are refused, whole hours are answere
     query({ bySubject: false, windowSize: 'DAY', from: undefined, to: undefined }),
   );
   expect(whole).toMatchObject({ from: START, to: START + 10 * HOUR, rows: [{ value: String(45 * TENANTS) }] });
+});
+
+test('several questions with a limit are asked of one snapshot', async () => {
+  const snapshot = await openSnapshot(database.pool);
+  for (let i = 0; i < 2; i++)
+    expect(await rowsIn(snapshot, query({ windowSize: undefined, byValue: 'desc', limit: 20 }))).toHaveLength(20);
+  await snapshot.close();
 });

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { binOf, LEVEL, LEVELS, readSketchText } from '../../metering/index.ts';
+import { binOf, LEVEL, LEVELS, SketchSums } from '../../metering/index.ts';
 import { STEPS, type Step } from '../../processors/index.ts';
 import { type AttributeValue, encodeEvent, type PlainEvent } from '../../schemas/index.ts';
 import { openEmbeddedLog, type RecordBatch } from '../../sinks/index.ts';
@@ -213,7 +213,9 @@ async function compareCoarse(counted: readonly PlainEvent[]): Promise<void> {
       if (sketch === null) continue;
       const bins = total.bins ?? new Map<number, number>();
       total.bins = bins;
-      readSketchText(sketch, (bin, n) => bins.set(bin, (bins.get(bin) ?? 0) + n));
+      const read = new SketchSums();
+      read.addText(sketch);
+      for (const [bin, n] of read.entries()) bins.set(bin, (bins.get(bin) ?? 0) + n);
     }
     const due = counted.filter((one) => {
       const shard = byTenant.get(one.tenant);

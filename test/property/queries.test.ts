@@ -4,7 +4,8 @@ import { DateTime } from 'luxon';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { WindowSize } from '../../metering/index.ts';
 import { significant } from '../../query-api/meters/decimals.ts';
-import { type MeterRow, runMeterQuery } from '../../query-api/meters/run-query.ts';
+import type { MeterQuery, MeterRow } from '../../query-api/meters/meter-query.ts';
+import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import type { Aggregation, Meter } from '../../schemas/index.ts';
 import { defineMeter } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
@@ -136,6 +137,8 @@ interface Question {
   plans: string[] | null;
   range: [number, number];
   empty: boolean;
+  byValue: 'asc' | 'desc' | undefined;
+  page: number;
 }
 const question: fc.Arbitrary<Question> = fc.record({
   windowSize: fc.constantFrom<(WindowSize | undefined)[]>('MINUTE', 'HOUR', 'DAY', 'MONTH', undefined),
@@ -153,6 +156,8 @@ const question: fc.Arbitrary<Question> = fc.record({
       .map(([from, length]): [number, number] => [START + from * HOUR, START + (from + length) * HOUR]),
   ),
   empty: fc.boolean(),
+  byValue: fc.constantFrom(undefined, 'asc' as const, 'desc' as const),
+  page: fc.integer({ min: 1, max: 40 }),
 });
 test('P3: aggregation × window × zone × group-by × filter × range equal a plain recomputation, also over stale hours', async () => {
   await fc.assert(
@@ -160,7 +165,7 @@ test('P3: aggregation × window × zone × group-by × filter × range equal a p
       for (const aggregation of AGGREGATIONS) {
         const meter = meters.get(aggregation);
         if (meter === undefined) throw new Error('no meter');
-        const { rows } = await runMeterQuery(database.pool, {
+        const query: MeterQuery = {
           meter,
           tenantIds: asked.tenants?.map((tenant) => tenantIds.get(tenant) ?? '') ?? null,
           from: asked.range[0],
@@ -172,7 +177,8 @@ test('P3: aggregation × window × zone × group-by × filter × range equal a p
           filters: new Map(asked.plans === null ? [] : [['plan', asked.plans]]),
           quantile: 0.9,
           fillEmpty: asked.empty && asked.windowSize !== 'MINUTE',
-        });
+        };
+        const { rows } = await runMeterQuery(database.pool, query);
         const expected = recompute(asked, aggregation);
         const given = rows.filter((row) => expected.has(cellOf(row)) || row.value !== '0');
         expect([aggregation, given.map(cellOf).sort()]).toEqual([aggregation, [...expected.keys()].sort()]);
@@ -192,11 +198,30 @@ test('P3: aggregation × window × zone × group-by × filter × range equal a p
           const windows = new Set(rows.map((row) => row.windowStart)).size;
           expect(rows).toHaveLength(groups * windows);
         }
+        await comparePages(query, rows, asked);
       }
     }),
     { numRuns: 40, seed: SEED, timeout: 30_000, endOnFailure: true },
   );
 }, 180_000);
+
+/** Pages in either order hold the rows of the whole answer, each once, in that order. */
+async function comparePages(query: MeterQuery, rows: readonly MeterRow[], { byValue, page }: Question): Promise<void> {
+  const most = Math.max(page, Math.ceil(rows.length / 4));
+  const paged: MeterRow[] = [];
+  const ordered = { ...query, byValue: query.fillEmpty ? undefined : byValue, limit: most };
+  for (let after: MeterQuery['after']; ; ) {
+    const next = (await runMeterQuery(database.pool, { ...ordered, after })).rows;
+    paged.push(...next);
+    const last = next.at(-1);
+    if (next.length < most || last === undefined) break;
+    after = { windowStart: last.windowStart, key: last.key, value: last.exact ?? last.value };
+  }
+  const sign = ordered.byValue === 'desc' ? -1 : ordered.byValue === 'asc' ? 1 : 0;
+  // Sorting is stable: equal values stay in the order of windows and groups.
+  const due = rows.toSorted((a, b) => sign * new Decimal(a.exact ?? a.value).cmp(b.exact ?? b.value));
+  expect(paged.map(cellOf)).toEqual(due.map(cellOf));
+}
 
 const cellOf = (row: MeterRow): string => JSON.stringify([row.windowStart, ...row.key]);
 
