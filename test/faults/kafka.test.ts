@@ -114,15 +114,19 @@ test('P5: a processor that was frozen past its session timeout changes nothing w
   const first = await startServer({ ...env, ROLES: 'processors', LOG_LEVEL: 'info' });
   const ledger = new Ledger();
   for (let i = 0; i < 10; i++) await deliver(front, ledger.makeLines(300));
-  await until(async () => {
-    const { rows } = await own.pool.query<{ n: number }>('SELECT coalesce(sum(next), 0)::int AS n FROM log_offsets');
-    return (rows[0]?.n ?? 0) > 0 ? true : undefined;
+  const epochs = await until(async () => {
+    const { rows } = await own.pool.query<{ next: string; epoch: string }>(
+      'SELECT next, epoch FROM log_offsets ORDER BY partition',
+    );
+    return rows.some(({ next }) => next !== '0') ? rows.map(({ epoch }) => epoch) : undefined;
   });
   first.signal('SIGSTOP');
   for (let i = 0; i < 5; i++) await deliver(front, ledger.makeLines(300));
   const second = await startServer({ ...env, ROLES: 'processors', LOG_LEVEL: 'info' });
   await ledger.verify(front);
   const { rows: before } = await own.pool.query('SELECT partition, next, epoch FROM log_offsets ORDER BY 1');
+  // Each partition was taken over by raising its epoch: nothing of the first's fits any more.
+  for (const [i, { epoch }] of before.entries()) expect(Number(epoch)).toBeGreaterThan(Number(epochs[i] ?? 0));
   first.signal('SIGCONT');
   // It finds out that it was left, and joins again as a new member.
   await until(async () => (/no member of the group|not heard of/.test(first.output) ? true : undefined));

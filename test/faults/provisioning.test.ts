@@ -27,9 +27,7 @@ const ended = (slug: string) =>
   }, 60_000);
 
 async function admin<T>(work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const port = readFileSync(join(server.data, 'postgres/cluster/postmaster.pid'), 'utf8').split('\n')[3];
-  const password = readFileSync(join(server.data, 'postgres/password'), 'utf8').trim();
-  const client = new pg.Client({ connectionString: `postgres://tidemark:${password}@127.0.0.1:${port}/postgres` });
+  const client = new pg.Client({ connectionString: server.databaseUrl });
   await client.connect();
   try {
     return await work(client);

@@ -61,11 +61,7 @@ async function query(slug: string, sql: string): Promise<Record<string, unknown>
   const env = await (await server.request(`/api/v1/tenants/${slug}/env`)).text();
   return connect(/^DATABASE_URL=(.*)$/m.exec(env)?.[1] ?? '', sql);
 }
-function admin(sql: string): Promise<Record<string, unknown>[]> {
-  const port = readFileSync(join(server.data, 'postgres/cluster/postmaster.pid'), 'utf8').split('\n')[3];
-  const password = readFileSync(join(server.data, 'postgres/password'), 'utf8').trim();
-  return connect(`postgres://tidemark:${password}@127.0.0.1:${port}/postgres`, sql);
-}
+const admin = (sql: string) => connect(server.databaseUrl, sql);
 async function connect(url: string, sql: string): Promise<Record<string, unknown>[]> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();

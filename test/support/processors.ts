@@ -88,3 +88,20 @@ export const committed = (pool: Pool, offset: number) =>
     const { rows } = await pool.query<{ n: number }>('SELECT coalesce(sum(next), 0)::float8 AS n FROM log_offsets');
     return (rows[0]?.n ?? 0) >= offset ? true : undefined;
   }, 15_000);
+
+/** Processes until the log's end is committed. */
+export async function drain(pool: Pool, log: EventLog): Promise<void> {
+  const end = (await log.ranges()).reduce((sum, range) => sum + range.end, 0);
+  const running = await startProcessors(pool, log);
+  await committed(pool, end);
+  await running.stop();
+}
+
+/** The whole accounting. */
+export async function account(pool: Pool) {
+  const { rows } = await pool.query<{ received: number; accepted: number; duplicate: number; dead: number }>(
+    `SELECT sum(received)::int AS received, sum(accepted)::int AS accepted, sum(duplicate)::int AS duplicate,
+       sum(dead_lettered)::int AS dead FROM accounting`,
+  );
+  return rows[0];
+}

@@ -71,9 +71,11 @@ export class TestServer {
     return performance.now() - began;
   }
 
-  /** As the platform, where the database is not the embedded one. */
-  get externalUrl(): string | undefined {
-    return this.#database?.url;
+  /** Its database, as the platform; while it runs. */
+  get databaseUrl(): string {
+    if (this.#database !== undefined) return this.#database.url;
+    const read = (name: string) => readFileSync(join(this.data, 'postgres', name), 'utf8');
+    return `postgres://tidemark:${read('password').trim()}@127.0.0.1:${read('cluster/postmaster.pid').split('\n')[3]}/postgres`;
   }
 
   get pid(): number {
