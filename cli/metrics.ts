@@ -83,6 +83,10 @@ function logMetrics(gauge: MakeGauge): (produced: LogCounters | undefined, consu
   const bytes = gauge('tidemark_kafka_bytes_total', 'Bytes of record batches as sent and fetched', ['api']);
   const seconds = gauge('tidemark_kafka_produce_seconds_total', 'Seconds that produce requests took, added up');
   const retries = gauge('tidemark_kafka_retries_total', 'Batches sent again, fetches that failed', ['api']);
+  const removed = gauge(
+    'tidemark_kafka_removed_records_total',
+    'Records that Kafka had removed before they were counted',
+  );
   const rebalances = gauge('tidemark_kafka_rebalances_total', 'Times that this process was given partitions');
   const assigned = gauge('tidemark_kafka_assigned_partitions', 'Partitions that this process owns now');
   const commits = gauge('tidemark_kafka_offset_commits_total', 'Offsets told to Kafka, for lag tools');
@@ -102,5 +106,6 @@ function logMetrics(gauge: MakeGauge): (produced: LogCounters | undefined, consu
     rebalances.set(consumed.rebalances);
     assigned.set(consumed.assigned);
     commits.set(consumed.offsetCommits);
+    removed.set(consumed.removedRecords);
   };
 }

@@ -29,7 +29,7 @@ describe('Kafka', () => {
     await expect(kafka.open({ topic: name, partitions: 8 })).rejects.toMatchObject({ code: 'invalid_setting' });
   });
 
-  test('P1: what Kafka no longer keeps is passed over; a log that ends before the offset asked for stops, and says so', async () => {
+  test('P1: what Kafka no longer keeps is passed over and reported; a log that ends before the offset asked for stops, and says so', async () => {
     const log = await kafka.open({ partitions: 1 });
     for (const two of [
       ['a', 'b'],
@@ -61,6 +61,7 @@ describe('Kafka', () => {
     });
     await until(async () => (found.length > 0 ? true : undefined));
     await consumer.close();
+    expect(log.counters().removedRecords).toBe(2);
     await log.close();
     expect(found).toEqual([
       ['2 c', '3 d'],

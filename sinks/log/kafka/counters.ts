@@ -11,6 +11,8 @@ export interface LogCounters {
   fetchRequests: number;
   fetchedBytes: number;
   fetchFailures: number;
+  /** records that Kafka had removed before they were read */
+  removedRecords: number;
   /** times that this member's assignment changed */
   rebalances: number;
   /** partitions owned now */
@@ -29,6 +31,7 @@ export const newCounters = (): LogCounters => ({
   fetchRequests: 0,
   fetchedBytes: 0,
   fetchFailures: 0,
+  removedRecords: 0,
   rebalances: 0,
   assigned: 0,
   offsetCommits: 0,

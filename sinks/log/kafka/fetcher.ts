@@ -164,8 +164,14 @@ export class Fetcher {
       this.#options.requestTimeoutMs,
     );
     if (target.fetchOffset !== offset) return;
-    if (offset < first) target.skipTo(first);
-    else if (offset > end) target.beyondEnd(end);
+    if (offset < first) {
+      this.#counters.removedRecords += first - offset;
+      this.#options.logger.error(
+        { partition: target.partition, from: offset, to: first },
+        'Kafka no longer has records that were not counted: they are lost',
+      );
+      target.skipTo(first);
+    } else if (offset > end) target.beyondEnd(end);
   }
 
   #backOff(why: string): void {
