@@ -140,6 +140,8 @@ async function finishDetached(deps: TieringDeps, run: Progress): Promise<void> {
     try {
       for (const name of claimed.chunks) await dropDetached(deps, name);
       if (claimed.chunks.length > 0) deps.fault?.('dropped');
+      // Also those that a recalled day had before it was written anew.
+      await removeOrphans(deps, claimed);
       if (claimed.state === 'detached' || claimed.chunks.length > 0) await setArchived(deps.pool, claimed);
       deps.fault?.('archived');
     } finally {
