@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import type { Job, Settings } from '../schemas/index.ts';
 import { connect, type EventLog, type ObjectStore, openBetterStack, openMailer } from '../sinks/index.ts';
 import {
+  createArchivalJobs,
   createBackupJobs,
   createHeartbeatJob,
   createPurgeJob,
@@ -125,6 +126,16 @@ export async function openTenancy(deps: {
       migrations: migrations.migrations,
       replay: replayInto(deps.log, settings),
       closePool,
+      fault,
+    }),
+    ...createArchivalJobs({
+      pool,
+      objects: deps.objects,
+      secrets,
+      heartbeats,
+      migrations: migrations.migrations,
+      closePool,
+      forget: deps.forget,
       fault,
     }),
     createPurgeJob({

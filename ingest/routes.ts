@@ -52,8 +52,9 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
 
   async function receive(request: FastifyRequest, reply: FastifyReply, form: BodyForm): Promise<FastifyReply> {
     const principal = await request.authorize('ingest');
-    if (principal.tenant?.status === 'suspended')
-      throw new TidemarkError('tenant_suspended', 'the tenant is suspended: nothing was accepted');
+    const status = principal.tenant?.status;
+    if (status === 'suspended' || status === 'archived')
+      throw new TidemarkError(`tenant_${status}`, `the tenant is ${status}: nothing was accepted`);
     const backfill = request.headers['tidemark-backfill'] === 'true';
     if (backfill && !principal.scopes.has('admin'))
       throw new TidemarkError('forbidden', 'Tidemark-Backfill needs the scope admin');

@@ -7,9 +7,9 @@ import {
   LIMITS,
   type Principal,
   type Rate,
-  type Rejection,
   REPLACES,
   RESERVED_TYPE,
+  type Rejection,
   type Tenant,
   TidemarkError,
   type Tier,
@@ -74,7 +74,7 @@ interface TenantSlot extends Range {
 const API_CALL: Range = { bytes: Buffer.from('api_call'), start: 0, end: 8 };
 const NONE: Range = { bytes: Buffer.alloc(0), start: -1, end: 0 };
 /** A tenant in one of these states sends nothing. */
-const CLOSED = { suspended: 'tenant_suspended', deleted: 'tenant_deleted' } as const;
+const CLOSED = { suspended: 'tenant_suspended', deleted: 'tenant_deleted', archived: 'tenant_archived' } as const;
 
 /**
  * Scans a whole body.
@@ -392,7 +392,10 @@ class BodyScan {
     let refusal: TenantSlot['refusal'] = null;
     if (tenant === null && settings.unknownTenants === 'reject')
       refusal = { code: 'unknown_tenant', field: 'customer_id', detail: 'there is no such tenant' };
-    else if (tenant !== null && (tenant.status === 'suspended' || tenant.status === 'deleted'))
+    else if (
+      tenant !== null &&
+      (tenant.status === 'suspended' || tenant.status === 'deleted' || tenant.status === 'archived')
+    )
       refusal = { code: CLOSED[tenant.status], field: 'customer_id', detail: `the tenant is ${tenant.status}` };
     const slot: TenantSlot = {
       bytes,

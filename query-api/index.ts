@@ -23,6 +23,7 @@ import { shardRoutes } from './routes/shards.ts';
 import { statementRoutes } from './routes/statements.ts';
 import { subjectRoutes } from './routes/subjects.ts';
 import { subscriptionRoutes } from './routes/subscriptions.ts';
+import { tenantArchiveRoutes } from './routes/tenant-archives.ts';
 import { tenantRoutes } from './routes/tenants.ts';
 import { webhookRoutes } from './routes/webhooks.ts';
 import { withdrawalRoutes } from './routes/withdrawals.ts';
@@ -51,6 +52,7 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(schemaHealthRoutes, options);
   await app.register(shardRoutes, options);
   await app.register(backupRoutes, options);
+  await app.register(tenantArchiveRoutes, options);
   await app.register(ratingRoutes);
   await app.register(planRoutes, options);
   await app.register(subscriptionRoutes, options);

@@ -172,6 +172,7 @@ export const ERRORS = {
   pool_queue_full: kind(503, true, 'Too many wait for a connection', 'Slow down, then send the same request again.'),
   tenant_suspended: kind(403, false, 'The tenant is suspended', 'Resume it: POST /api/v1/tenants/{ref}/resume.'),
   tenant_deleted: kind(403, false, 'The tenant is deleted', 'Within its grace period it can be resumed.'),
+  tenant_archived: kind(403, false, 'The tenant is archived', 'Bring it back: POST /api/v1/tenants/{ref}/unarchive.'),
   tenant_not_ready: kind(409, true, 'The tenant is not ready', 'Wait until its provisioning has ended.'),
   tenant_unprovisioned: kind(
     409,

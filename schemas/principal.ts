@@ -4,7 +4,15 @@ export const SCOPES = ['ingest', 'read', 'admin'] as const;
 export type Scope = (typeof SCOPES)[number];
 export const TIERS = ['free', 'standard', 'enterprise', 'discovered'] as const;
 export type Tier = (typeof TIERS)[number];
-export const TENANT_STATUSES = ['discovered', 'provisioning', 'ready', 'suspended', 'failed', 'deleted'] as const;
+export const TENANT_STATUSES = [
+  'discovered',
+  'provisioning',
+  'ready',
+  'suspended',
+  'failed',
+  'deleted',
+  'archived',
+] as const;
 export type TenantStatus = (typeof TENANT_STATUSES)[number];
 
 export interface Tenant {

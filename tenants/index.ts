@@ -1,3 +1,11 @@
+export { type ArchivalDeps, archiveTenant, type TenantArchived } from './archival/archive.ts';
+export { type InactiveTenant, listInactive } from './archival/inactive.ts';
+export { createArchivalJobs } from './archival/jobs.ts';
+export { type TenantUnarchived, type UnarchiveDeps, unarchiveTenant } from './archival/unarchive.ts';
+export { createBackupJobs } from './backup/jobs.ts';
+export { type BackupManifest, listBackups, readManifest } from './backup/manifest.ts';
+export { type RestoreDeps, restoreBackup } from './backup/restore.ts';
+export { takeBackup } from './backup/take.ts';
 export { tenantConfiguration } from './configuration.ts';
 export * from './health/index.ts';
 export { type AuditEntry, type AuditTrail, listAudit, openAuditTrail } from './isolation/audit.ts';
@@ -14,6 +22,7 @@ export {
   updateTenant,
 } from './lifecycle/lifecycle.ts';
 export { createPurgeJob } from './lifecycle/purge.ts';
+export { requireSchemaHere } from './lifecycle/state.ts';
 export * from './pools/index.ts';
 export type { Begun, NewTenant } from './provisioning/begin.ts';
 export {
@@ -53,8 +62,3 @@ export type { Tenancy } from './tenancy.ts';
 export { poolsForProvisioning } from './tenant-login.ts';
 export * from './tenant-migrations/index.ts';
 export { listTenants } from './tenants.ts';
-export { createBackupJobs } from './backup/jobs.ts';
-export { type BackupManifest, listBackups, readManifest } from './backup/manifest.ts';
-export { type RestoreDeps, restoreBackup } from './backup/restore.ts';
-export { takeBackup } from './backup/take.ts';
-export { requireSchemaHere } from './lifecycle/state.ts';

@@ -4,7 +4,7 @@ import { askServer } from '../api-client.ts';
 import { table } from '../demo/table.ts';
 import { askTenant, type Flags, print } from './flags.ts';
 
-/** `tidemark tenants backup|backups|restore`. */
+/** `tidemark tenants backup|backups|restore|archive|unarchive`. */
 export function backupCommands(about: (name: string, description: string) => Command): void {
   about('backup <ref>', 'Back the tenant up to the object store').action(async (ref: string, flags: Flags) =>
     follow(flags, await askTenant(flags, ref, '/backups', { method: 'POST' })),
@@ -31,6 +31,16 @@ export function backupCommands(about: (name: string, description: string) => Com
         }),
       ),
     );
+  about('archive <ref>', 'Archive the tenant whole: its schema and roles go into a backup').action(
+    async (ref: string, flags: Flags) =>
+      follow(
+        flags,
+        await askTenant(flags, ref, '/archive', { method: 'POST', body: { reason: flags.reason ?? 'not given' } }),
+      ),
+  );
+  about('unarchive <ref>', 'Bring an archived tenant back as it was').action(async (ref: string, flags: Flags) =>
+    follow(flags, await askTenant(flags, ref, '/unarchive', { method: 'POST' })),
+  );
 }
 
 /** Waits for the job that was asked for, and says how it ended. */

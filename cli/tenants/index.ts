@@ -2,43 +2,18 @@ import { createWriteStream } from 'node:fs';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Command } from 'commander';
-import { askServer } from '../api-client.ts';
-import { table } from '../demo/table.ts';
 import { moveCommand } from '../shards.ts';
 import { backupCommands } from './backups.ts';
 import { createCommand } from './create.ts';
 import { askTenant, type Flags, print, printJson, withReason } from './flags.ts';
-
-interface TenantRow {
-  id: string;
-  slug: string | null;
-  customer_id: string;
-  tier: string;
-  status: string;
-}
+import { listCommand } from './list.ts';
 
 /** `tidemark tenants …`, over HTTP with a platform key. */
 export function tenantCommands(program: Command): void {
-  const tenants = program.command('tenants').description('Create, change, export, back up and delete tenants');
+  const tenants = program.command('tenants').description('Create, change, export, back up, archive and delete tenants');
   createCommand(tenants);
+  listCommand(tenants);
   moveCommand(tenants);
-
-  withReason(tenants.command('list').description('All tenants')).action(async (flags: Flags) => {
-    const rows: TenantRow[] = [];
-    let cursor: string | null = null;
-    do {
-      const answer = await askServer(flags, `/api/v1/tenants?limit=1000${cursor === null ? '' : `&cursor=${cursor}`}`);
-      const page = (await answer.json()) as { data: TenantRow[]; next: string | null };
-      rows.push(...page.data);
-      cursor = page.next;
-    } while (cursor !== null);
-    print(
-      table(
-        ['slug', 'customer_id', 'tier', 'status', 'id'],
-        rows.map((one) => [one.slug ?? '–', one.customer_id, one.tier, one.status, one.id]),
-      ),
-    );
-  });
 
   const about = (name: string, description: string) => withReason(tenants.command(name).description(description));
 

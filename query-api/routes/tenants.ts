@@ -1,7 +1,7 @@
 import type { FastifyPluginAsync } from 'fastify';
 import { type Static, Type } from 'typebox';
 import { SCOPES, TidemarkError } from '../../schemas/index.ts';
-import { createKey, listKeys, listTenants, revokeKey } from '../../tenants/index.ts';
+import { createKey, listInactive, listKeys, listTenants, revokeKey } from '../../tenants/index.ts';
 import { fromCursor, limitOf, requirePlatform, tenantsOf, toCursor } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 import { presentTenant } from '../present-tenant.ts';
@@ -17,17 +17,36 @@ const NewKey = Type.Object(
   { additionalProperties: false },
 );
 const Page = Type.Object({ limit: Type.Optional(Type.String()), cursor: Type.Optional(Type.String()) });
+const Tenants = Type.Object({
+  limit: Type.Optional(Type.String()),
+  cursor: Type.Optional(Type.String()),
+  inactive_days: Type.Optional(
+    Type.String({
+      pattern: '^\\d{1,4}$',
+      description: 'only tenants without an event for so long, with the size of their schema, biggest first',
+    }),
+  ),
+});
 
 /** Reading tenants, and keys; making and changing tenants is in provisioning.ts and lifecycle.ts. */
 export const tenantRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool, directory }) => {
   app.get(
     '/api/v1/tenants',
-    { schema: { tags: ['tenants'], summary: 'List tenants', querystring: Page } },
+    { schema: { tags: ['tenants'], summary: 'List tenants', querystring: Tenants } },
     async (request) => {
       const principal = await request.authorize('read');
       const parameters = request.query as Record<string, unknown>;
       const limit = limitOf(parameters.limit, 100, 1000);
       if (principal.tenant !== null) return { data: [presentTenant(principal.tenant)], next: null };
+      if (parameters.inactive_days !== undefined) {
+        const found = await listInactive(pool, Number(parameters.inactive_days), limit);
+        const data = found.map(({ tenant, lastEvent, schemaBytes }) => ({
+          ...presentTenant(tenant),
+          last_event_at: lastEvent?.toISOString() ?? null,
+          schema_bytes: schemaBytes,
+        }));
+        return { data, next: null };
+      }
       const after = String(fromCursor(parameters.cursor, ['string'])?.[0] ?? '');
       const tenants = await listTenants(pool, after, limit + 1);
       const page = tenants.slice(0, limit);

@@ -40,6 +40,9 @@ export interface BackupManifest {
   plans: Record<string, unknown>[];
 }
 
+/** Every file of a backup. */
+export const filesOf = ({ tables, events }: BackupManifest): BackupFile[] => [...tables, events];
+
 const backupsOf = (tenantId: string): string => `${objectPrefix(tenantId)}backups/`;
 export const backupPrefix = (tenantId: string, id: string): string => `${backupsOf(tenantId)}${id}/`;
 const manifestKey = (tenantId: string, id: string): string => `${backupPrefix(tenantId, id)}manifest.json`;
@@ -77,7 +80,7 @@ export async function listBackups(objects: ObjectStore, tenantId: string): Promi
     const id = /^([0-9a-f-]{36})\/manifest\.json$/.exec(key.slice(prefix.length))?.[1];
     if (id === undefined) continue;
     const manifest = await readManifest(objects, tenantId, id);
-    const files = [...manifest.tables, manifest.events];
+    const files = filesOf(manifest);
     found.push({
       id,
       taken_at: manifest.taken_at,

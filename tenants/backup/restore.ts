@@ -1,7 +1,7 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { createInterface } from 'node:readline';
 import { PassThrough, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { createGunzip } from 'node:zlib';
 import type { ClientBase, Pool } from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
@@ -10,8 +10,8 @@ import { Measure, type ObjectStore, quoteIdentifier } from '../../sinks/index.ts
 import { changeTenant, requireMain } from '../lifecycle/state.ts';
 import { ownerRoleOf } from '../schema/names.ts';
 import { buildNext, nextSchemaOf, switchToNext } from '../tenant-migrations/blue-green.ts';
-import { loadTables, setSequences, within } from '../tenant-migrations/table-data.ts';
 import type { TenantMigration } from '../tenant-migrations/index.ts';
+import { loadTables, setSequences, within } from '../tenant-migrations/table-data.ts';
 import type { BackupFile, BackupManifest } from './manifest.ts';
 import { checksumOf, eventTexts } from './sources.ts';
 
@@ -50,37 +50,14 @@ export async function restoreBackup(
   targetId: string,
   signal: AbortSignal,
 ): Promise<RestoreResult> {
-  const { pool, objects, fault } = deps;
-  const known = deps.migrations();
-  const applied = manifest.migrations.map((row) => {
-    const ours = known.find((one) => one.version === row.version && one.sha256 === row.sha256);
-    if (ours === undefined)
-      throw new TidemarkError('migration_missing', `the backup has ${row.version}_${row.name}, which is not here`);
-    return ours;
-  });
+  const { pool, fault } = deps;
+  const applied = migrationsOf(manifest, deps.migrations());
   const tenant = await changeTenant(pool, targetId, async (client, locked) => {
     if (!locked.provisioned) throw new TidemarkError('tenant_unprovisioned', 'restore into a provisioned tenant');
     requireMain(locked.shard);
     await buildNext(client, targetId, applied);
     fault?.('restore/built');
-    const next = nextSchemaOf(targetId);
-    await client.query(
-      `SET LOCAL ROLE ${quoteIdentifier(ownerRoleOf(targetId))}; SET LOCAL search_path = ${quoteIdentifier(next)}`,
-    );
-    const files = new Map(manifest.tables.map((table) => [table.name, table]));
-    await loadTables(client, next, manifest.tables, async ({ name, columns }) => {
-      signal.throwIfAborted();
-      const file = files.get(name);
-      if (file !== undefined) await load(client, objects, `${within(next, name)} (${columns})`, file);
-      fault?.('restore/table');
-    });
-    await setSequences(client, next, manifest.sequences);
-    await client.query('RESET ROLE; SET LOCAL search_path = tidemark');
-    for (const { name, columns, rows, checksum } of manifest.tables) {
-      const found = await checksumOf(client, `SELECT ${columns} FROM ${within(next, name)}`);
-      if (found.rows !== rows || found.checksum !== checksum)
-        throw new TidemarkError('backup_damaged', `table ${name} has ${found.rows} rows, ${rows} were backed up`);
-    }
+    await fillSchema(deps, client, manifest, { tenantId: targetId, schema: nextSchemaOf(targetId) }, signal);
     if (manifest.configuration !== null)
       await client.query('UPDATE tenant_settings SET features = $2, updated_at = now() WHERE tenant_id = $1', [
         targetId,
@@ -99,6 +76,46 @@ export async function restoreBackup(
     events,
     verified: true,
   };
+}
+
+/** The backup's migrations, as this build has them. @throws TidemarkError `migration_missing` */
+export function migrationsOf(manifest: BackupManifest, known: readonly TenantMigration[]): TenantMigration[] {
+  return manifest.migrations.map((row) => {
+    const ours = known.find((one) => one.version === row.version && one.sha256 === row.sha256);
+    if (ours === undefined)
+      throw new TidemarkError('migration_missing', `the backup has ${row.version}_${row.name}, which is not here`);
+    return ours;
+  });
+}
+
+/**
+ * Fills an empty schema of the tenant, at the backup's version, and compares it with the manifest, in the caller's transaction.
+ * @throws TidemarkError `backup_damaged`
+ */
+export async function fillSchema(
+  { objects, fault }: Pick<RestoreDeps, 'objects' | 'fault'>,
+  client: ClientBase,
+  manifest: BackupManifest,
+  { tenantId, schema }: { tenantId: string; schema: string },
+  signal: AbortSignal,
+): Promise<void> {
+  await client.query(
+    `SET LOCAL ROLE ${quoteIdentifier(ownerRoleOf(tenantId))}; SET LOCAL search_path = ${quoteIdentifier(schema)}`,
+  );
+  const files = new Map(manifest.tables.map((table) => [table.name, table]));
+  await loadTables(client, schema, manifest.tables, async ({ name, columns }) => {
+    signal.throwIfAborted();
+    const file = files.get(name);
+    if (file !== undefined) await load(client, objects, `${within(schema, name)} (${columns})`, file);
+    fault?.('restore/table');
+  });
+  await setSequences(client, schema, manifest.sequences);
+  await client.query('RESET ROLE; SET LOCAL search_path = tidemark');
+  for (const { name, columns, rows, checksum } of manifest.tables) {
+    const found = await checksumOf(client, `SELECT ${columns} FROM ${within(schema, name)}`);
+    if (found.rows !== rows || found.checksum !== checksum)
+      throw new TidemarkError('backup_damaged', `table ${name} has ${found.rows} rows, ${rows} were backed up`);
+  }
 }
 
 async function load(client: ClientBase, objects: ObjectStore, into: string, file: BackupFile): Promise<void> {

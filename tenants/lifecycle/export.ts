@@ -4,8 +4,8 @@ import { to as copyTo } from 'pg-copy-streams';
 import { quoteIdentifier } from '../../sinks/index.ts';
 import { AS_LINES } from '../backup/sources.ts';
 import { schemaOf } from '../schema/names.ts';
-import { requireSchemaHere } from './state.ts';
 import { SHARED_VIEWS } from '../schema/shared-views.ts';
+import { requireSchemaHere } from './state.ts';
 
 const OWN_TABLES = `
   SELECT relname AS name FROM pg_class

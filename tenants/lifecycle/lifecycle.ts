@@ -8,12 +8,13 @@ import { platformRoles } from '../schema/platform-roles.ts';
 import { scramVerifier } from '../schema/scram.ts';
 import { limitRole, ROLE_LIMITS } from '../schema/tenant-schema.ts';
 import type { SecretBox } from '../secrets/cipher.ts';
-import { changeTenant, readTenant, requireMain, setLogin } from './state.ts';
+import { changeTenant, readTenant, requireHere, requireMain, setLogin } from './state.ts';
 
 /** Ingest and SQL are refused from now on; what is stored stays readable. Idempotent. */
 export function suspendTenant(pool: Pool, tenantId: string): Promise<Tenant> {
   return changeTenant(pool, tenantId, async (client, locked) => {
     if (locked.tenant.status === 'deleted') throw new TidemarkError('tenant_deleted', 'the tenant is deleted');
+    requireHere(locked);
     await client.query(`UPDATE tenants SET status = 'suspended' WHERE id = $1`, [tenantId]);
     await setLogin(client, locked, false);
     return readTenant(client, tenantId);
@@ -23,11 +24,14 @@ export function suspendTenant(pool: Pool, tenantId: string): Promise<Tenant> {
 /** Ends a suspension, or takes a deletion back while its grace period lasts. Idempotent. */
 export function resumeTenant(pool: Pool, tenantId: string): Promise<Tenant> {
   return changeTenant(pool, tenantId, async (client, locked) => {
+    requireHere(locked);
+    // A deletion that is taken back leaves an archived tenant archived.
+    const { rowCount: archived } = await client.query('SELECT FROM tenant_archives WHERE tenant_id = $1', [tenantId]);
     await client.query('UPDATE tenants SET status = $2, delete_after = NULL WHERE id = $1', [
       tenantId,
-      locked.provisioned ? 'ready' : 'discovered',
+      archived === 1 ? 'archived' : locked.provisioned ? 'ready' : 'discovered',
     ]);
-    await setLogin(client, locked, true);
+    await setLogin(client, locked, archived !== 1);
     return readTenant(client, tenantId);
   });
 }
@@ -66,7 +70,9 @@ export interface TenantChange {
  */
 export async function updateTenant(pool: Pool, tenantId: string, change: TenantChange): Promise<Tenant> {
   try {
-    return await changeTenant(pool, tenantId, async (client, { tenant, provisioned, shard }) => {
+    return await changeTenant(pool, tenantId, async (client, locked) => {
+      requireHere(locked);
+      const { tenant, provisioned, shard } = locked;
       const { slug, name, email, tier, features } = change;
       if (!provisioned)
         throw new TidemarkError('tenant_unprovisioned', 'only events have made the tenant known: provision it first');
@@ -124,7 +130,9 @@ export function rotateKeys(
   tenantId: string,
   graceSeconds: number,
 ): Promise<RotatedKeys> {
-  return changeTenant(pool, tenantId, async (client, { provisioned, shard }) => {
+  return changeTenant(pool, tenantId, async (client, locked) => {
+    requireHere(locked);
+    const { provisioned, shard } = locked;
     requireMain(shard);
     const { rows: old } = await client.query<{ id: string; scopes: Scope[] }>(RETIRE, [tenantId, graceSeconds]);
     const held = new Set(old.flatMap((key) => key.scopes));

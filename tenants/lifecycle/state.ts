@@ -40,6 +40,11 @@ export function changeTenant<T>(
   });
 }
 
+/** What needs the tenant's schema or roles waits until it is back. @throws TidemarkError `tenant_archived` */
+export function requireHere({ tenant }: Pick<LockedTenant, 'tenant'>): void {
+  if (tenant.status === 'archived') throw new TidemarkError('tenant_archived', 'the tenant is archived');
+}
+
 /** Roles and schemas are changed on the platform's own database. @throws TidemarkError `tenant_on_shard` */
 export function requireMain(shard: string): void {
   if (shard !== 'main') throw new TidemarkError('tenant_on_shard', `the tenant lives on the shard ${shard}`);

@@ -1,10 +1,11 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { TestServer, until } from '../support/server.ts';
+import { TestServer } from '../support/server.ts';
+import { ROWS, tenantsOn } from '../support/tenant-server.ts';
 
 const server = new TestServer();
+const { post, create, query, admin, ended } = tenantsOn(server);
 const ENV = { PROCESSOR_LINGER_MS: '0', PROVISIONING_WAIT_MS: '30000' };
 /** What a meter says of a tenant, to the last digit. */
 let usage: unknown;
@@ -47,45 +48,10 @@ beforeAll(async () => {
 });
 afterAll(() => server.dispose());
 
-async function post(path: string, body: object = {}): Promise<Record<string, unknown>> {
-  const answer = await server.request(path, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(body),
-  });
-  return (await answer.json()) as Record<string, unknown>;
-}
-const create = (slug: string) => post('/api/v1/tenants', { slug, name: slug, demo_data: true });
-
-async function query(slug: string, sql: string): Promise<Record<string, unknown>[]> {
-  const env = await (await server.request(`/api/v1/tenants/${slug}/env`)).text();
-  return connect(/^DATABASE_URL=(.*)$/m.exec(env)?.[1] ?? '', sql);
-}
-const admin = (sql: string) => connect(server.databaseUrl, sql);
-async function connect(url: string, sql: string): Promise<Record<string, unknown>[]> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    return (await client.query<Record<string, unknown>>(sql)).rows;
-  } finally {
-    await client.end();
-  }
-}
-
-interface Run {
-  status: string;
-  result: { backup?: string; events?: number } | null;
-  error: string | null;
-}
-const ended = (job: unknown) =>
-  until(async () => {
-    const run = await server.json<Run>(`/api/v1/jobs/${job}`);
-    return run.status === 'succeeded' || run.status === 'failed' ? run : undefined;
-  }, 60_000);
 async function backup(slug = 'source'): Promise<string> {
   const run = await ended((await post(`/api/v1/tenants/${slug}/backups`)).job);
   expect(run.error).toBeNull();
-  return run.result?.backup ?? '';
+  return String(run.result?.backup ?? '');
 }
 const restore = async (id: string, into?: string) =>
   (await post(`/api/v1/tenants/source/backups/${id}/restore`, into === undefined ? {} : { into })).job;
@@ -108,7 +74,6 @@ async function usageOf(slug: string): Promise<unknown> {
     tenants.find((one) => one.tenant === slug)?.accepted,
   ];
 }
-const ROWS = `SELECT (SELECT json_agg(a ORDER BY a.id)::text FROM agents AS a) AS agents, (SELECT json_agg(t ORDER BY t.id)::text FROM tasks AS t) AS tasks`;
 
 describe('a tenant is backed up and restored', () => {
   test('into itself: its rows are as they were, its usage and everybody else is untouched', async () => {
