@@ -9,6 +9,8 @@ const NO_RATES = { free: null, standard: null, enterprise: null, discovered: nul
 
 export function replayInto(log: EventLog, settings: Settings): RestoreDeps['replay'] {
   const limits = new RateLimits(NO_RATES);
+  // Where the corrections went that came out of backups: later ones may correct them.
+  const corrections = new Map<string, number>();
   const context = {
     principal: RESTORE,
     settings: {
@@ -23,6 +25,7 @@ export function replayInto(log: EventLog, settings: Settings): RestoreDeps['repl
     partitions: log.partitions,
     limits,
     backfill: true,
+    placed: (claimKey: string) => corrections.get(claimKey) ?? null,
   };
   return async (tenant, lines) => {
     for (const [kind, form, name] of [
@@ -45,6 +48,7 @@ export function replayInto(log: EventLog, settings: Settings): RestoreDeps['repl
       if (first !== undefined)
         throw new TidemarkError('backup_damaged', `an event of the backup is refused: ${first.code}, ${first.detail}`);
       await log.append(scanned.batches);
+      for (const [claimKey, partition] of scanned.corrections) corrections.set(claimKey, partition);
     }
   };
 }

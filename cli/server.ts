@@ -18,6 +18,7 @@ import { createTieringJobs, openArchiveReader } from '../tiering/index.ts';
 import { openTiering } from './archive.ts';
 import { auditRequests } from './audit.ts';
 import { createBilling } from './billing.ts';
+import { createCorrectionPlaces } from './corrections.ts';
 import { adminKeyOf, openDataFolder } from './data-folder.ts';
 import { healthRoutes } from './health.ts';
 import { createHttp } from './http.ts';
@@ -123,6 +124,7 @@ export async function startServer(
         log,
         directory,
         lag: lag.records,
+        corrections: createCorrectionPlaces(pool, log),
         now: Date.now,
         metrics: ingest,
         settings: {

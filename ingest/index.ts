@@ -1,4 +1,4 @@
 export { murmur2, partitionOf } from './partitioner.ts';
 export { RateLimits } from './rate-limit.ts';
-export { type IngestMetrics, type IngestOptions, ingestRoutes } from './routes.ts';
+export { type CorrectionPlaces, type IngestMetrics, type IngestOptions, ingestRoutes } from './routes.ts';
 export { type BodyForm, type IngestSettings, type ScanContext, type ScannedBody, scanBody } from './scan-body.ts';

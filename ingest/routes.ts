@@ -8,12 +8,22 @@ import { type EventLog, LogUnavailable } from '../sinks/index.ts';
 import { RateLimits } from './rate-limit.ts';
 import { type BodyForm, type IngestSettings, type ScanContext, type ScannedBody, scanBody } from './scan-body.ts';
 
+/** Where corrections are that went to the partition of the event that they replace. */
+export interface CorrectionPlaces {
+  /**
+   * Partitions of corrections among these claim keys; waits for what is on the log and not committed yet.
+   * @throws TidemarkError `overloaded` when that takes too long
+   */
+  find(claimKeys: readonly string[]): Promise<ReadonlyMap<string, number>>;
+}
+
 export interface IngestOptions {
   log: EventLog;
   directory: TenantDirectory;
   settings: IngestSettings;
   /** records on the log that no commit has covered yet */
   lag(): number;
+  corrections: CorrectionPlaces;
   /** Unix ms */
   now(): number;
   metrics: IngestMetrics;
@@ -84,12 +94,13 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
     return reply.code(200).send({ accepted, rejected });
   }
 
-  /** Scans; where the body names tenants that this process does not know, asks for them and scans again. */
+  /** Scans; where the body names tenants or corrections that this process does not know, asks for them and scans again. */
   async function scanWithTenants(
     body: Buffer,
     given: Pick<ScanContext, 'form' | 'principal' | 'backfill'>,
   ): Promise<ScannedBody> {
     const asked = new Map<string, Tenant | null>();
+    const placed = new Map<string, number | null>();
     const context: ScanContext = {
       ...given,
       settings: options.settings,
@@ -98,16 +109,22 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
       now: options.now(),
       tenant: (customerId) =>
         asked.get(customerId) ?? options.directory.peek(customerId) ?? (asked.has(customerId) ? null : undefined),
+      placed: (claimKey) => placed.get(claimKey),
     };
     for (;;) {
       const scanned = scanBody(body, context);
-      if (scanned.unknown.size === 0) return scanned;
+      const { unknown, unplaced } = scanned;
+      if (unknown.size === 0 && unplaced.size === 0) return scanned;
       giveBack(scanned);
-      await ask(scanned.unknown, asked);
+      await ask(unknown, asked);
+      if (unplaced.size === 0) continue;
+      const found = await options.corrections.find([...unplaced]);
+      for (const claimKey of unplaced) placed.set(claimKey, found.get(claimKey) ?? null);
     }
   }
 
   async function ask(names: ReadonlySet<string>, asked: Map<string, Tenant | null>): Promise<void> {
+    if (names.size === 0) return;
     const { directory, settings } = options;
     try {
       const found = await (settings.unknownTenants === 'create'

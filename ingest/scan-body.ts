@@ -17,7 +17,8 @@ import {
 import type { RecordBatch } from '../sinks/index.ts';
 import { EventScan, FIELD } from './event-scan.ts';
 import { CHAR, JsonScanner, MalformedJson } from './json-scanner.ts';
-import { murmur2, partitionOf } from './partitioner.ts';
+import { partitionOf } from './partitioner.ts';
+import { type PlacedTenant, Placement } from './placement.ts';
 import type { RateLimits } from './rate-limit.ts';
 import { type Envelope, type Range, RecordWriter } from './record-writer.ts';
 import { parseTimestamp } from './timestamps.ts';
@@ -50,6 +51,11 @@ export interface ScanContext {
   backfill: boolean;
   /** what this process knows of a customer_id; null: known not to exist, undefined: not asked yet */
   tenant(customerId: string): Tenant | null | undefined;
+  /**
+   * Partition of a correction, by its claim key: it is where the event that it replaces is. Asked for events that
+   * corrections of spread tenants replace; null: that is no correction, undefined: not asked yet.
+   */
+  placed(claimKey: string): number | null | undefined;
 }
 
 export interface ScannedBody {
@@ -58,14 +64,16 @@ export interface ScannedBody {
   rejected: Rejection[];
   /** customer_ids to be asked for; if there are any, nothing else here counts: scan again */
   unknown: Set<string>;
+  /** claim keys whose place is to be asked for; likewise */
+  unplaced: Set<string>;
+  /** corrections of spread tenants: claim key → partition */
+  corrections: Map<string, number>;
   /** rate tokens taken, by tenant id: to be given back if nothing is appended */
   taken: Map<string, number>;
 }
 
 /** A customer_id of this body. */
-interface TenantSlot extends Range {
-  partition: number;
-  spread: number;
+interface TenantSlot extends PlacedTenant {
   /** why its events are rejected */
   refusal: { code: ErrorCode; field: string; detail: string } | null;
   rate: { tenantId: string; rate: Rate } | null;
@@ -91,7 +99,8 @@ class BodyScan {
   readonly #writers: (RecordWriter | undefined)[] = [];
   readonly #slots = new Map<string, TenantSlot>();
   readonly #valid: boolean;
-  readonly #result: ScannedBody = { batches: [], accepted: 0, rejected: [], unknown: new Set(), taken: new Map() };
+  readonly #placement: Placement;
+  readonly #result: ScannedBody;
   #index = 0;
   /** key of the event that the current one replaces */
   #replaced: Range | undefined;
@@ -100,6 +109,16 @@ class BodyScan {
 
   constructor(body: Buffer, context: ScanContext) {
     this.#context = context;
+    this.#placement = new Placement(context);
+    this.#result = {
+      batches: [],
+      accepted: 0,
+      rejected: [],
+      unknown: new Set(),
+      taken: new Map(),
+      unplaced: this.#placement.unplaced,
+      corrections: this.#placement.corrections,
+    };
     this.#scanner = new JsonScanner(body);
     this.#scan = new EventScan(this.#scanner);
     this.#valid = isUtf8(body);
@@ -191,12 +210,8 @@ class BodyScan {
   }
 
   #accept(envelope: Envelope, slot: TenantSlot): void {
-    const { partitions } = this.#context;
-    const key = envelope.key;
-    let partition = slot.partition;
-    // A correction goes where the event that it replaces is counted.
-    const placed = this.#replaced ?? key;
-    if (slot.spread > 1) partition = (partition + (hashOfKey(envelope, placed) % slot.spread)) % partitions;
+    const partition = this.#placement.of(envelope, this.#replaced, slot);
+    if (partition === undefined) return;
     let writer = this.#writers[partition];
     if (writer === undefined) {
       writer = new RecordWriter(partition);
@@ -398,6 +413,7 @@ class BodyScan {
     )
       refusal = { code: CLOSED[tenant.status], field: 'customer_id', detail: `the tenant is ${tenant.status}` };
     const slot: TenantSlot = {
+      name,
       bytes,
       start: 0,
       end: bytes.length,
@@ -409,18 +425,6 @@ class BodyScan {
     this.#slots.set(name, slot);
     return slot;
   }
-}
-
-/** Of a CloudEvent the pair (source, id) is hashed, joined by a NUL that neither can hold. */
-function hashOfKey(envelope: Envelope, key: Range): number {
-  if (!envelope.keyedBySource) return murmur2(key.bytes, key.start, key.end) & 0x7fffffff;
-  const { source } = envelope;
-  const pair = Buffer.concat([
-    source.bytes.subarray(source.start, source.end),
-    Buffer.from([0]),
-    key.bytes.subarray(key.start, key.end),
-  ]);
-  return murmur2(pair) & 0x7fffffff;
 }
 
 function sameBytes(a: Range, b: Range): boolean {

@@ -12,7 +12,7 @@ import {
   TidemarkError,
   VOID_TYPE,
 } from '../../schemas/index.ts';
-import { LogUnavailable } from '../../sinks/index.ts';
+import { LogUnavailable, watchCommits } from '../../sinks/index.ts';
 import { fromCursor, limitOf, listOf, tenantsOf, toCursor } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
@@ -127,18 +127,14 @@ export const withdrawalRoutes: FastifyPluginAsync<QueryOptions> = async (app, op
   ): Promise<EventPlace> {
     const known = await find(id, tenants, source);
     if (known !== undefined) return known;
-    const ends = await log.ranges();
+    const settled = await watchCommits(pool, log);
     const deadline = performance.now() + PATIENCE_MS;
     for (;;) {
-      const { rows } = await pool.query<{ partition: number; next: number }>(
-        'SELECT partition, next::float8 AS next FROM log_offsets WHERE topic = $1',
-        [log.topic],
-      );
-      const next = new Map(rows.map((row) => [row.partition, row.next]));
-      const settled = ends.every(({ partition, end }) => (next.get(partition) ?? 0) >= end);
+      // In this order: what is committed before the event is looked for is seen then.
+      const all = await settled();
       const found = await find(id, tenants, source);
       if (found !== undefined) return found;
-      if (settled) throw new TidemarkError('not_found', `there is no event ${id} among the raw events`);
+      if (all) throw new TidemarkError('not_found', `there is no event ${id} among the raw events`);
       if (performance.now() > deadline)
         throw new TidemarkError('overloaded', 'the event may not be processed yet: try again later', {
           headers: { 'retry-after': '5' },

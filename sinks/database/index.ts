@@ -1,5 +1,6 @@
 export * from './binary-copy.ts';
 export { checkDatabase } from './check.ts';
+export * from './commits.ts';
 export * from './connect.ts';
 export * from './copy.ts';
 export * from './embedded/embedded-postgres.ts';

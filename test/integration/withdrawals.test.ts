@@ -71,6 +71,23 @@ test('P3, P6: a correcting event counts in place of the one it replaces, once; o
   expect(letters.data).toMatchObject([{ reason: 'already_replaced', tenant: 'wide' }]);
 });
 
+test('P3: corrections of corrections go where the first event is counted, sent alone or together', async () => {
+  const keys = Array.from({ length: 12 }, (_, i) => `v${i}`);
+  await server.post(keys.map((key) => line('wide', key, 1_000_000)));
+  const before = (await tokens('wide')) - 12_000_000;
+  await server.post(keys.map((key) => line('wide', `${key}-1`, 1, { replaces: key })));
+  // Not waited for: the first correction may still be on its way. Then two in one body, and one of an earlier body.
+  await server.post(keys.map((key) => line('wide', `${key}-2`, 10, { replaces: `${key}-1` })));
+  await server.post(
+    keys.flatMap((key) => [
+      line('wide', `${key}-3`, 100, { replaces: `${key}-2` }),
+      line('wide', `${key}-4`, 1_000, { replaces: `${key}-3` }),
+    ]),
+  );
+  await server.post(keys.map((key) => line('wide', `${key}-5`, 10_000, { replaces: `${key}-4` })));
+  expect((await tokens('wide')) - before).toBe(120_000);
+});
+
 test("P3: of CloudEvents the pair of source and id is voided or replaced; another source's event of that id is not", async () => {
   const cloud = (source: string, id: string, count: number, more: object = {}) => ({
     specversion: '1.0',

@@ -22,6 +22,7 @@ const context: ScanContext = {
   now: Date.now(),
   backfill: false,
   tenant: () => null,
+  placed: () => null,
 };
 
 const name = fc

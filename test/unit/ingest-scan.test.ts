@@ -30,6 +30,7 @@ const context = (form: BodyForm, more: Partial<ScanContext> = {}): ScanContext =
   now: NOW,
   backfill: false,
   tenant,
+  placed: () => null,
   ...more,
 });
 
