@@ -7,7 +7,7 @@ export type { ArchivedDay, ArchivedEvent, ArchivedEvents, ArchivedRange } from '
 export { type BackfillDeps, createBackfillJob } from './backfill/index.ts';
 export type { ProcessorDeps, ProcessorMetrics, ProcessorSettings, Step } from './ports.ts';
 export { STEPS } from './ports.ts';
-export { type CoarseDay, foldCoarse, markStale } from './rollups/fold-coarse.ts';
+export { type CoarseDay, foldCoarse } from './rollups/fold-coarse.ts';
 
 export interface RunningProcessors {
   /** Leaves the group: batches in hand are committed, nothing after that. */

@@ -11,7 +11,6 @@ import { advance, type Ownership } from './ownership.ts';
 import type { ProcessorDeps } from './ports.ts';
 import { COPY_EVENTS, type RawEventWriter } from './raw-events.ts';
 import { CardinalityGuard, type Overflow, writeOverflows } from './rollups/cardinality.ts';
-import { markStale } from './rollups/fold-coarse.ts';
 import { loadRows } from './rollups/load-rows.ts';
 import type { Rollups } from './rollups/rollups.ts';
 import { encodeRollups, newRollupWrites, type RollupWrites, writeRollups } from './rollups/write-rows.ts';
@@ -161,7 +160,6 @@ export function createPipeline(given: PipelineDeps) {
       await mendBackfilled(client, backfilled, withdrawn.events.backfilled, deps.settings.groupsMax);
       deps.fault?.('withdrawn');
     }
-    await markStale(client, shard, buffers.rollups.hours);
     deps.fault?.('rolled-up');
     await writeAccount(client, shard, prepared.account);
     deps.fault?.('accounted');

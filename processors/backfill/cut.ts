@@ -44,7 +44,7 @@ const GAPS = `
   FROM meter_gaps AS g JOIN meter_cuts AS c USING (meter_id, shard) JOIN meter_versions AS v ON v.id = c.meter_id
   WHERE v.state IN ('serving', 'next') ORDER BY g.day, c.meter_id, c.shard`;
 const TWIN = `
-  INSERT INTO log_offsets (topic, partition, folded_until) VALUES ('${TWIN_TOPIC}', $1, '2200-01-01Z')
+  INSERT INTO log_offsets (topic, partition, folded_until, coarse_until) VALUES ('${TWIN_TOPIC}', $1, '2200-01-01Z', '2200-01-01Z')
   ON CONFLICT (topic, partition) DO NOTHING`;
 
 /** What the marks have not passed yet. */
@@ -76,7 +76,7 @@ async function readCuts(pool: Pool, text: string): Promise<Cut[]> {
   });
 }
 
-/** The shard that backfilled rows of a shard carry; its hours count as folded from the start. */
+/** The shard that backfilled rows of a shard carry; its hours count as folded from the start, and what is written makes them stale. */
 async function twinOf(pool: Pool, shard: number): Promise<number> {
   await pool.query(TWIN, [shard]);
   const { rows } = await pool.query<{ shard: number }>(

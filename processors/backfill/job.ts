@@ -5,6 +5,7 @@ import type { Job, JobContext } from '../../schemas/index.ts';
 import { type StorageEngine, withTransaction } from '../../sinks/index.ts';
 import type { ArchivedEvents } from '../archived-events.ts';
 import { DAY } from '../rollups/rollups.ts';
+import { foldPast } from './coarse.ts';
 import { type Cut, FINISH, finish, gapsOf, pendingCuts, TWIN_TOPIC } from './cut.ts';
 import { backfillDay, daysWithEvents } from './days.ts';
 import { removeRetired } from './retire.ts';
@@ -85,6 +86,7 @@ class Backfill {
       await pool.query(FINISH);
       const waiting = await this.#complete();
       if (waiting.every(({ blocked }) => blocked) || (!worked && Date.now() > deadline)) {
+        await foldPast(pool, engine, signal);
         const removed = await removeRetired(pool, engine, signal);
         return {
           events: this.#events,

@@ -55,7 +55,7 @@ const INSERT_GROUPS = `
 
 /**
  * Lists hours whose hour rows the caller's transaction changes, so that nobody reads coarse rows for them any more.
- * Whoever changes hour rows calls it: late events, voids, corrections, backfills.
+ * `writeRollups` and `deleteCells` call it; so does whoever changes hour rows by other means.
  */
 export async function markStale(client: ClientBase, shard: number, hours: Iterable<number>): Promise<void> {
   const times = [...hours].map(iso);

@@ -2,6 +2,7 @@ import type { ClientBase } from 'pg';
 import type { ExactSum } from '../../metering/index.ts';
 import { uuidOf } from '../../schemas/index.ts';
 import { BinaryCopy, copyInto } from '../../sinks/index.ts';
+import { markStale } from './fold-coarse.ts';
 import type { Cell, Rollups } from './rollups.ts';
 import type { Row, Series } from './row.ts';
 
@@ -168,6 +169,7 @@ export async function writeRollups(client: ClientBase, shard: number, writes: Ro
   await upsertRows(client, 'rollups_hour', 'staged_hour', writes.changedHours);
   await copyRows(client, `members_minute (${MEMBER_COLUMNS})`, writes.minuteMembers);
   await copyRows(client, `members_hour (${MEMBER_COLUMNS})`, writes.hourMembers);
+  await markStale(client, shard, writes.hours);
 }
 
 /** Deletes the rows of cells, all groups. */
@@ -183,6 +185,7 @@ export async function deleteCells(client: ClientBase, shard: number, cells: read
         new Date(Math.min(...times)),
         new Date(Math.max(...times)),
       ]);
+    if (isHour) await markStale(client, shard, new Set(times));
   }
 }
 
