@@ -1,5 +1,6 @@
 import { HEADER_V1, KIND, LIMITS, writeLong } from '../schemas/index.ts';
 import type { RecordBatch } from '../sinks/index.ts';
+import type { Attributes } from './attributes.ts';
 import type { EventScan } from './event-scan.ts';
 
 /** A range of bytes. */
@@ -7,6 +8,20 @@ export interface Range {
   bytes: Uint8Array;
   start: number;
   end: number;
+}
+
+export function sameBytes(
+  a: Uint8Array,
+  aStart: number,
+  aEnd: number,
+  b: Uint8Array,
+  bStart: number,
+  bEnd: number,
+): boolean {
+  const length = aEnd - aStart;
+  if (bEnd - bStart !== length) return false;
+  for (let i = 0; i < length; i++) if (a[aStart + i] !== b[bStart + i]) return false;
+  return true;
 }
 
 /** The envelope of one event, resolved; ranges with start -1 are absent. */
@@ -28,14 +43,22 @@ const FIXED_BYTES = 256;
 
 /** Records of one partition, growing. Avro single-object encoding of `event.v1.avsc`, field by field. */
 export class RecordWriter {
-  readonly partition: number;
+  partition = 0;
   count = 0;
-  #out = Buffer.allocUnsafe(1 << 14);
+  #out = Buffer.allocUnsafeSlow(1 << 14);
   #at = 0;
   #ends = new Uint32Array(256);
 
-  constructor(partition: number) {
+  /** Begins anew for a partition; the memory stays. */
+  begin(partition: number): void {
     this.partition = partition;
+    this.count = 0;
+    this.#at = 0;
+  }
+
+  /** Bytes of memory that it holds. */
+  get capacity(): number {
+    return this.#out.length;
   }
 
   batch(): RecordBatch {
@@ -49,8 +72,9 @@ export class RecordWriter {
 
   /** Appends one record. @param bytes what the scan's ranges point into */
   write(envelope: Envelope, scan: EventScan, bytes: Uint8Array): void {
+    const { attributes } = scan;
     this.#reserve(
-      (scan.to - scan.from) * 2 + scan.count * (LIMITS.attributeBytes + 32) + FIXED_BYTES + LONGEST_ENVELOPE,
+      (scan.to - scan.from) * 2 + attributes.count * (LIMITS.attributeBytes + 32) + FIXED_BYTES + LONGEST_ENVELOPE,
     );
     const out = this.#out;
     for (let i = 0; i < 10; i++) out[this.#at++] = HEADER_V1[i] as number;
@@ -63,8 +87,8 @@ export class RecordWriter {
     this.#at = writeLong(out, this.#at, envelope.receivedAt);
     this.#optional(envelope.user);
     this.#optional(envelope.request);
-    if (scan.count > 0) this.#at = writeLong(out, this.#at, scan.count);
-    for (let i = 0; i < scan.count; i++) this.#attribute(scan, bytes, i);
+    if (attributes.count > 0) this.#at = writeLong(out, this.#at, attributes.count);
+    for (let i = 0; i < attributes.count; i++) this.#attribute(attributes, bytes, i);
     out[this.#at++] = 0;
     this.#data(scan, bytes);
     if (this.count === this.#ends.length) {
@@ -75,13 +99,13 @@ export class RecordWriter {
     this.#ends[this.count++] = this.#at;
   }
 
-  #attribute(scan: EventScan, bytes: Uint8Array, i: number): void {
-    this.#string(bytes, scan.nameStarts[i] as number, scan.nameEnds[i] as number);
-    const kind = scan.kinds[i] as number;
+  #attribute(attributes: Attributes, bytes: Uint8Array, i: number): void {
+    this.#string(bytes, attributes.nameStarts[i] as number, attributes.nameEnds[i] as number);
+    const kind = attributes.kinds[i] as number;
     this.#out[this.#at++] = kind * 2;
-    if (kind === KIND.long) this.#at = writeLong(this.#out, this.#at, scan.longs[i] as number);
-    else if (kind === KIND.boolean) this.#out[this.#at++] = scan.longs[i] as number;
-    else this.#string(bytes, scan.valueStarts[i] as number, scan.valueEnds[i] as number);
+    if (kind === KIND.long) this.#at = writeLong(this.#out, this.#at, attributes.longs[i] as number);
+    else if (kind === KIND.boolean) this.#out[this.#at++] = attributes.longs[i] as number;
+    else this.#string(bytes, attributes.valueStarts[i] as number, attributes.valueEnds[i] as number);
   }
 
   /** The members that stay JSON, as one object. */
@@ -141,7 +165,7 @@ export class RecordWriter {
 
   #reserve(bytes: number): void {
     if (this.#at + bytes <= this.#out.length) return;
-    const grown = Buffer.allocUnsafe(Math.max(this.#out.length * 2, this.#at + bytes));
+    const grown = Buffer.allocUnsafeSlow(Math.max(this.#out.length * 2, this.#at + bytes));
     this.#out.copy(grown, 0, 0, this.#at);
     this.#out = grown;
   }
@@ -149,3 +173,24 @@ export class RecordWriter {
 
 /** Identifiers may come from a key instead of the event: their limits in bytes, added up. */
 const LONGEST_ENVELOPE = 4096;
+
+/** What a writer may hold to be kept, and how many are kept: 32 MB. */
+const MOST_KEPT_BYTES = 1 << 20;
+const MOST_KEPT = 32;
+
+/** Writers to be used again: memory outside of V8's heap that is new with each request makes it collect all the time. */
+export class RecordWriters {
+  readonly #free: RecordWriter[] = [];
+
+  take(partition: number): RecordWriter {
+    const writer = this.#free.pop() ?? new RecordWriter();
+    writer.begin(partition);
+    return writer;
+  }
+
+  /** Only what nobody reads any more: not after an append whose end is unknown. */
+  giveBack(writers: readonly RecordWriter[]): void {
+    for (const writer of writers)
+      if (writer.capacity <= MOST_KEPT_BYTES && this.#free.length < MOST_KEPT) this.#free.push(writer);
+  }
+}

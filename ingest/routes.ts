@@ -6,7 +6,9 @@ import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
 import { ERRORS, LIMITS, type Rejection, type Tenant, type TenantDirectory, TidemarkError } from '../schemas/index.ts';
 import { type EventLog, LogUnavailable } from '../sinks/index.ts';
 import { RateLimits } from './rate-limit.ts';
-import { type BodyForm, type IngestSettings, type ScanContext, type ScannedBody, scanBody } from './scan-body.ts';
+import { RecordWriters } from './record-writer.ts';
+import { type ScannedBody, scanBody } from './scan-body.ts';
+import type { BodyForm, IngestSettings, ScanContext } from './scan-context.ts';
 
 /** Where corrections are that went to the partition of the event that they replace. */
 export interface CorrectionPlaces {
@@ -44,6 +46,8 @@ const RETRY_AFTER = { 'retry-after': '1' };
 /** POST /api/v1/events (CloudEvents) and POST /api/v1/logs (JSON log lines). */
 export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, options) => {
   const limits = new RateLimits(options.settings.rates);
+  const writers = new RecordWriters();
+  const join = createJoin();
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request: FastifyRequest, body: IncomingMessage) => readBody(body));
 
@@ -72,13 +76,14 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
       throw new TidemarkError('overloaded', 'processing lags behind: try again later', {
         headers: { 'retry-after': '5' },
       });
-    const body = await unpack(request);
+    const chunks = await unpack(request);
     options.metrics.requests++;
-    const scanned = await scanWithTenants(body, { form, principal, backfill });
+    const scanned = await scanWithTenants(chunks, { form, principal, backfill });
     const strict = /(?:^|[\s,;])handling=strict(?:$|[\s,;])/i.test(String(request.headers.prefer ?? ''));
     const { accepted, rejected } = scanned;
     if (rejected.length > 0 && (strict || accepted === 0)) {
       giveBack(scanned);
+      writers.giveBack(scanned.writers);
       options.metrics.rejected += rejected.length;
       throw refusal(rejected, strict, accepted, principal.tenant);
     }
@@ -88,6 +93,7 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
       giveBack(scanned);
       throw error;
     }
+    writers.giveBack(scanned.writers);
     options.metrics.accepted += accepted;
     options.metrics.rejected += rejected.length;
     if (rejected.length === 0) return reply.code(204).send();
@@ -96,7 +102,7 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
 
   /** Scans; where the body names tenants or corrections that this process does not know, asks for them and scans again. */
   async function scanWithTenants(
-    body: Buffer,
+    chunks: readonly Buffer[],
     given: Pick<ScanContext, 'form' | 'principal' | 'backfill'>,
   ): Promise<ScannedBody> {
     const asked = new Map<string, Tenant | null>();
@@ -112,10 +118,11 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
       placed: (claimKey) => placed.get(claimKey),
     };
     for (;;) {
-      const scanned = scanBody(body, context);
+      const scanned = scanBody(join(chunks), context, writers);
       const { unknown, unplaced } = scanned;
       if (unknown.size === 0 && unplaced.size === 0) return scanned;
       giveBack(scanned);
+      writers.giveBack(scanned.writers);
       await ask(unknown, asked);
       if (unplaced.size === 0) continue;
       const found = await options.corrections.find([...unplaced]);
@@ -219,11 +226,25 @@ function formOfLogs(request: FastifyRequest): BodyForm {
   throw new TidemarkError('unsupported_media_type', 'send application/json or application/x-ndjson');
 }
 
+/** Puts the pieces of a body together, in memory that the next call uses again. */
+function createJoin(): (chunks: readonly Buffer[]) => Buffer {
+  let joined = Buffer.allocUnsafeSlow(1 << 18);
+  return (chunks) => {
+    const [only] = chunks;
+    if (chunks.length === 1 && only !== undefined) return only;
+    const length = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
+    if (length > joined.length) joined = Buffer.allocUnsafeSlow(Math.min(LIMITS.bodyBytes, length * 2));
+    let at = 0;
+    for (const chunk of chunks) at += chunk.copy(joined, at);
+    return joined.subarray(0, length);
+  };
+}
+
 /**
- * A whole body as sent. One that is too large is read on without being kept, so that its sender sees the answer
+ * A whole body as sent, in pieces. One that is too large is read on without being kept, so that its sender sees the answer
  * instead of a broken connection; beyond a patient amount it does break.
  */
-function readBody(stream: IncomingMessage): Promise<Buffer> {
+function readBody(stream: IncomingMessage): Promise<Buffer[]> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let length = 0;
@@ -240,19 +261,19 @@ function readBody(stream: IncomingMessage): Promise<Buffer> {
     });
     stream.on('end', () => {
       if (length > LIMITS.bodyBytes) tooLarge();
-      else resolve(Buffer.concat(chunks, length));
+      else resolve(chunks);
     });
     stream.on('error', reject);
   });
 }
 
-async function unpack(request: FastifyRequest): Promise<Buffer> {
-  const body = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
+async function unpack(request: FastifyRequest): Promise<Buffer[]> {
+  const body = Array.isArray(request.body) ? request.body : [];
   const encoding = request.headers['content-encoding']?.trim().toLowerCase();
   if (encoding === undefined || encoding === 'identity' || encoding === '') return body;
   if (encoding !== 'gzip') throw new TidemarkError('unsupported_encoding', 'only gzip is understood');
   try {
-    return await unzip(body, { maxOutputLength: LIMITS.unpackedBytes });
+    return [await unzip(Buffer.concat(body), { maxOutputLength: LIMITS.unpackedBytes })];
   } catch (error) {
     if (error instanceof RangeError)
       throw new TidemarkError('body_too_large', 'more than 50 MB unpacked', { cause: error });

@@ -129,3 +129,55 @@ test('P6: no bytes, however broken, make anything but accepted events, rejection
     { numRuns: 3_000, endOnFailure: true },
   );
 });
+
+test('P6: an event is read alike, whatever other events its body holds', () => {
+  const names = [
+    '"a"',
+    '"ab"',
+    '"\\u0061"',
+    '"a.b"',
+    '""',
+    '"__proto__"',
+    '"\\u0000"',
+    '"customer_id"',
+    '"user_id"',
+    '"source"',
+    '"type"',
+    '"subject"',
+    '"data"',
+    '"data_base64"',
+    '"a" ',
+  ];
+  const scalars = ['1', '"x"', 'null', '{"a":2,"user_id":"u","ab":{"a":3}}', '"acme"', '[1]'];
+  const member = fc
+    .tuple(fc.constantFrom(...names), fc.constantFrom(...scalars))
+    .map(([key, held]) => `${key}:${held}`);
+  const event = fc.array(member, { maxLength: 6 });
+  // Few shapes, each many times: what is remembered of one event is used for the next.
+  const events = fc
+    .uniqueArray(event, { minLength: 1, maxLength: 4 })
+    .chain((shapes) => fc.array(fc.constantFrom(...shapes), { minLength: 1, maxLength: 12 }));
+  const scan = (texts: string[], form: 'log' | 'cloudevents') => {
+    const { batches, rejected } = scanBody(Buffer.from(`[${texts.join(',')}]`), { ...context, form });
+    const own = batches.find(({ partition }) => partition === batches[0]?.partition);
+    return { bytes: Buffer.from(own?.bytes ?? []).toString('hex'), rejected };
+  };
+  fc.assert(
+    fc.property(events, fc.constantFrom('log', 'cloudevents'), (shapes, form) => {
+      const head =
+        form === 'log'
+          ? '"timestamp":"2026-01-26T21:30:45Z","idempotency_key":"k"'
+          : '"specversion":"1.0","id":"i","time":"2026-01-26T21:30:45Z","type":"t"';
+      const whose = form === 'log' ? '"customer_id":"acme"' : '"source":"s","subject":"acme"';
+      const texts = shapes.map((members) => `{${[head, ...members, whose].join(',')}}`);
+      const alone = texts.map((text) => scan([text], form));
+      const together = scan(texts, form);
+      const byTenant = texts.map((_, i) => alone[i]).filter((one) => one?.rejected.length === 0);
+      expect(together.rejected.map(({ index, code, field }) => [index, code, field])).toEqual(
+        alone.flatMap(({ rejected }, i) => rejected.map(({ code, field }) => [i, code, field])),
+      );
+      expect(together.bytes).toBe(byTenant.map((one) => one?.bytes).join(''));
+    }),
+    { numRuns: 1_500, endOnFailure: true },
+  );
+});

@@ -11,15 +11,17 @@ export interface Block {
   bytesAt: number;
 }
 
-/** Count, ends, bytes; integers are 32-bit little-endian. */
-export function encodeBlock(batch: RecordBatch): Buffer {
+/** Bytes that a batch takes as a block. */
+export const blockSize = (batch: RecordBatch): number => 4 + batch.count * 4 + (batch.ends[batch.count - 1] ?? 0);
+
+/** Count, ends, bytes; integers are 32-bit little-endian. @param into at least `blockSize` bytes @returns what was written */
+export function encodeBlock(batch: RecordBatch, into: Buffer): Buffer {
   const head = 4 + batch.count * 4;
-  const size = batch.ends[batch.count - 1] ?? 0;
-  const value = Buffer.allocUnsafe(head + size);
-  value.writeUInt32LE(batch.count, 0);
-  for (let i = 0; i < batch.count; i++) value.writeUInt32LE(batch.ends[i] ?? 0, 4 + i * 4);
-  value.set(batch.bytes.subarray(0, size), head);
-  return value;
+  const size = blockSize(batch);
+  into.writeUInt32LE(batch.count, 0);
+  for (let i = 0; i < batch.count; i++) into.writeUInt32LE(batch.ends[i] ?? 0, 4 + i * 4);
+  into.set(batch.bytes.subarray(0, size - head), head);
+  return into.subarray(0, size);
 }
 
 export function decodeBlock(value: Buffer): Block {

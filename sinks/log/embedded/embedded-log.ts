@@ -16,7 +16,7 @@ import {
   type PartitionRange,
   type RecordBatch,
 } from '../port.ts';
-import { type BlockKey, encodeBlock } from './blocks.ts';
+import { type BlockKey, blockSize, encodeBlock } from './blocks.ts';
 import { type EmbeddedLogOptions, type Environment, endOf, keyOffset } from './environment.ts';
 import { joinGroup } from './membership.ts';
 import { PartitionCursor } from './partition-cursor.ts';
@@ -30,6 +30,9 @@ const DEFAULTS = {
 };
 /** Virtual size only: the file grows as it is used. */
 const MAP_SIZE = 1 << 30;
+/** Blocks' memory that is used again: at most so many, of at most so many bytes. */
+const MOST_KEPT = 16;
+const MOST_KEPT_BYTES = 2 << 20;
 
 /**
  * Opens (or makes) the log in a folder.
@@ -72,6 +75,8 @@ class EmbeddedLog implements EventLog {
   readonly partitions: number;
   readonly #env: Environment;
   readonly #consumers = new Set<Consumer>();
+  /** LMDB reads blocks from our memory until they are committed; new memory for each would keep V8 collecting */
+  readonly #free: Buffer[] = [];
   #closed: Promise<void> | undefined;
 
   constructor(env: Environment) {
@@ -83,11 +88,17 @@ class EmbeddedLog implements EventLog {
   async append(batches: readonly RecordBatch[]): Promise<void> {
     if (this.#closed !== undefined) throw new LogUnavailable('the log is closed');
     const { root, blocks, state } = this.#env;
-    const encoded = batches.filter((batch) => batch.count > 0).map((batch) => ({ batch, value: encodeBlock(batch) }));
-    for (const { batch } of encoded)
-      if (!(batch.partition >= 0 && batch.partition < this.partitions))
-        throw new RangeError(`no partition ${batch.partition}`);
-    if (encoded.length === 0) return;
+    const full = batches.filter((batch) => batch.count > 0);
+    for (const { partition } of full)
+      if (!(partition >= 0 && partition < this.partitions)) throw new RangeError(`no partition ${partition}`);
+    if (full.length === 0) return;
+    const memory = this.#take(full.reduce((sum, batch) => sum + blockSize(batch), 0));
+    let at = 0;
+    const encoded = full.map((batch) => {
+      const value = encodeBlock(batch, memory.subarray(at));
+      at += value.length;
+      return { batch, value };
+    });
     try {
       await root.transaction(() => {
         for (const { batch, value } of encoded) {
@@ -102,6 +113,12 @@ class EmbeddedLog implements EventLog {
         cause: error,
       });
     }
+    if (memory.length <= MOST_KEPT_BYTES && this.#free.length < MOST_KEPT) this.#free.push(memory);
+  }
+
+  #take(bytes: number): Buffer {
+    const free = this.#free.pop();
+    return free !== undefined && free.length >= bytes ? free : Buffer.allocUnsafeSlow(bytes * 2);
   }
 
   async consume(onAssigned: (partition: AssignedPartition) => Promise<void>): Promise<Consumer> {
