@@ -6,6 +6,7 @@ import {
   listDays,
   openArchiveReader,
   partKey,
+  recallDay,
   restoreDay,
   runArchive,
   type TieringDeps,
@@ -130,8 +131,18 @@ describe('P9: S3', () => {
       damaged: [],
       frozen: [expect.stringContaining(day), expect.anything()],
     });
+    await expect(recallDay(deps, always(), day, 3)).rejects.toMatchObject({ code: 'archive_frozen' });
     expect(await restoreDay(deps, day, { days: 3, speed: 'Standard' })).toMatchObject({ day, tier: 'restored' });
     expect(await search()).toHaveLength(1_000);
+    // Into the database it comes as it was written, or not at all.
+    proxy.decide = ({ method, path }) => (method === 'GET' && path.includes('part-1') ? 'flip' : 'pass');
+    await expect(recallDay(deps, always(), day, 3)).rejects.toMatchObject({ code: 'archive_damaged' });
+    expect(await hot()).toBe(0);
+    expect(await search()).toHaveLength(1_000);
+    proxy.decide = () => 'pass';
+    expect(await recallDay(deps, always(), day, 3)).toMatchObject({ rows: 1_500 });
+    expect(await hot()).toBe(1_500);
+    expect(await search()).toHaveLength(500);
     await reader.close();
   });
 });

@@ -116,6 +116,9 @@ describe('a day of the archive that is recalled', () => {
 
   test('P9: is back row by row as it was, in a chunk of its own, and read there alone', async () => {
     expect(before).toHaveLength(2_514);
+    const range = { from: FIRST, to: FIRST + DAY };
+    const reader = openArchiveReader(deps);
+    const asked = await reader.days(range);
     expect(await recallDay(deps, always(), WHICH, 14)).toEqual({
       day: WHICH,
       rows: 2_514,
@@ -123,6 +126,9 @@ describe('a day of the archive that is recalled', () => {
     });
     expect(await rowsNow()).toEqual(before);
     expect(await found()).toEqual([]);
+    // A search that read the database before the day came back.
+    expect(await reader.search({ tenantIds: null, ...range, days: asked }, 10_000)).toHaveLength(2_514);
+    await reader.close();
     const client = await database.pool.connect();
     const chunks = await deps.engine.listChunks(client, TIME_TABLES.events);
     client.release();
