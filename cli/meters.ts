@@ -1,6 +1,7 @@
-/** What defined meters need beside the processors: the job that counts their past. */
+/** What meters need beside the processors: the jobs that count the past, of new ones and again. */
 import type { Pool } from 'pg';
-import { createBackfillJob } from '../processors/index.ts';
+import { BUILTIN_METERS } from '../metering/index.ts';
+import { createBackfillJob, createVerifyJob } from '../processors/index.ts';
 import type { Job, Settings } from '../schemas/index.ts';
 import type { EventLog, StorageEngine } from '../sinks/index.ts';
 import { type ArchiveReader, archivedEventsOf } from '../tiering/index.ts';
@@ -17,13 +18,10 @@ export const meterJobs = ({
   log: EventLog;
   archive: ArchiveReader;
   settings: Settings;
-}): Job[] => [
-  createBackfillJob({
-    pool,
-    engine,
-    archive: archivedEventsOf(archive),
-    topic: log.topic,
-    groupsMax: settings.METER_GROUPS_MAX,
-    rowsMax: settings.ROLLUP_CACHE_ROWS,
-  }),
-];
+}): Job[] => {
+  const deps = { pool, engine, archive: archivedEventsOf(archive), rowsMax: settings.ROLLUP_CACHE_ROWS };
+  return [
+    createBackfillJob({ ...deps, topic: log.topic, groupsMax: settings.METER_GROUPS_MAX }),
+    createVerifyJob({ ...deps, meters: BUILTIN_METERS }),
+  ];
+};

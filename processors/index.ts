@@ -7,6 +7,9 @@ export type { ArchivedDay, ArchivedEvent, ArchivedEvents, ArchivedRange } from '
 export { type BackfillDeps, createBackfillJob } from './backfill/index.ts';
 export type { ProcessorDeps, ProcessorMetrics, ProcessorSettings, Step } from './ports.ts';
 export { STEPS } from './ports.ts';
+export { createVerifyJob } from './recount/job.ts';
+export type { Difference } from './recount/compare.ts';
+export { type VerifyDeps, type VerifyRequest, type VerifyResult, verifyRollups } from './recount/verify.ts';
 export { type CoarseDay, foldCoarse } from './rollups/fold-coarse.ts';
 
 export interface RunningProcessors {

@@ -2,13 +2,11 @@ import type { Pool } from 'pg';
 import { TIME_TABLES, TidemarkError } from '../../schemas/index.ts';
 import { type StorageEngine, withTransaction } from '../../sinks/index.ts';
 import type { ArchivedEvents } from '../archived-events.ts';
-import { TooMuch } from '../recount/count.ts';
+import { inParts } from '../recount/parts.ts';
 import { DAY, HOUR } from '../rollups/rollups.ts';
 import { type Cut, lockCuts, passBy } from './cut.ts';
-import { backfillStretch, Moved, type StepDeps } from './step.ts';
+import { backfillStretch, type StepDeps } from './step.ts';
 
-/** How often a stretch whose rows move meanwhile is counted again before the run gives up; the next one goes on there. */
-const MOST_MOVES = 20;
 /** What makes a day be passed by: it can be read later, or never, but others can. */
 const PASSED_BY = new Set(['archive_frozen', 'archive_damaged']);
 
@@ -61,33 +59,15 @@ export async function backfillDay(deps: DayDeps, cuts: readonly Cut[], day: numb
 }
 
 /** Counts a stretch, in smaller parts where it is too much. */
-async function count(deps: DayDeps, all: readonly Cut[], from: number, to: number, outcome: DayOutcome): Promise<void> {
-  for (let moves = 0; ; ) {
-    const cuts = all.filter((cut) => cut.backfilledUntil < to && !outcome.overtaken.includes(cut));
+const count = (deps: DayDeps, all: readonly Cut[], from: number, to: number, outcome: DayOutcome): Promise<void> =>
+  inParts(all, from, to, async (some, start, end) => {
+    const cuts = some.filter((cut) => cut.backfilledUntil < end && !outcome.overtaken.includes(cut));
     if (cuts.length === 0) return;
     deps.signal.throwIfAborted();
-    try {
-      const { events, overtaken } = await backfillStretch(deps, cuts, from, to);
-      outcome.overtaken.push(...overtaken);
-      await deps.counted(cuts, events, to);
-      return;
-    } catch (error) {
-      if (error instanceof TooMuch) {
-        const middle = from + Math.ceil((to - from) / HOUR / 2) * HOUR;
-        const half = Math.ceil(cuts.length / 2);
-        if (middle < to) {
-          await count(deps, cuts, from, middle, outcome);
-          await count(deps, cuts, middle, to, outcome);
-        } else {
-          await count(deps, cuts.slice(0, half), from, to, outcome);
-          await count(deps, cuts.slice(half), from, to, outcome);
-        }
-        return;
-      }
-      if (!(error instanceof Moved) || ++moves > MOST_MOVES) throw error;
-    }
-  }
-}
+    const { events, overtaken } = await backfillStretch(deps, cuts, start, end);
+    outcome.overtaken.push(...overtaken);
+    await deps.counted(cuts, events, end);
+  });
 
 /** Hours of a day in the database that have events of the past of these cuts, a shard after the other. */
 async function hoursOf(pool: Pool, cuts: readonly Cut[], day: number): Promise<{ cuts: Cut[]; hour: number }[]> {

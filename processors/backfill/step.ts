@@ -1,8 +1,9 @@
-import type { ClientBase, Pool } from 'pg';
-import { TIME_TABLES } from '../../schemas/index.ts';
+import type { Pool } from 'pg';
 import type { StorageEngine } from '../../sinks/index.ts';
 import type { ArchivedEvents } from '../archived-events.ts';
 import { isHoursOnly, Recount, type Stretch, withdrawnOf } from '../recount/count.ts';
+import { makeChunks } from '../recount/chunks.ts';
+import { Moved } from '../recount/parts.ts';
 import { CardinalityGuard, writeOverflows } from '../rollups/cardinality.ts';
 import { DAY, HOUR } from '../rollups/rollups.ts';
 import { encodeRollups, newRollupWrites, writeRollups } from '../rollups/write-rows.ts';
@@ -16,11 +17,6 @@ export interface StepDeps {
   groupsMax: number;
   /** rows that one step may have in memory */
   rowsMax: number;
-}
-
-/** Rows went to the archive, or came back, while they were counted: count again. */
-export class Moved extends Error {
-  override name = 'Moved';
 }
 
 /**
@@ -94,16 +90,6 @@ export async function backfillStretch(
     }
   }
   return result;
-}
-
-async function makeChunks(client: ClientBase, engine: StorageEngine, { from, to, hoursOnly }: Stretch): Promise<void> {
-  const hours: number[] = [];
-  for (let hour = from; hour < to; hour += HOUR) hours.push(hour);
-  await engine.ensureChunks(client, TIME_TABLES.rollups_hour, hours);
-  await engine.ensureChunks(client, TIME_TABLES.members_hour, hours);
-  if (hoursOnly) return;
-  await engine.ensureChunks(client, TIME_TABLES.rollups_minute, hours);
-  await engine.ensureChunks(client, TIME_TABLES.members_minute, hours);
 }
 
 const countOf = (withdrawn: ReadonlySet<string>, shard: number): number =>

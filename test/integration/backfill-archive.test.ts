@@ -2,14 +2,7 @@ import { CopyObjectCommand } from '@aws-sdk/client-s3';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { ArchivedEvents } from '../../processors/index.ts';
 import { runMeterQuery } from '../../query-api/meters/run-query.ts';
-import {
-  AGGREGATIONS,
-  type AttributeValue,
-  type Job,
-  type Meter,
-  type PlainEvent,
-  VOID_TYPE,
-} from '../../schemas/index.ts';
+import type { Job, Meter, PlainEvent } from '../../schemas/index.ts';
 import { openMeterCatalogue, openS3Store } from '../../sinks/index.ts';
 import {
   type ArchiveReader,
@@ -24,12 +17,9 @@ import { always, makeTiering, TEST_TIERING } from '../support/archive.ts';
 import { backfillJob, defineMeter } from '../support/meters.ts';
 import { type Moto, startMoto } from '../support/moto.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
-import { committed, event, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
+import { committed, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
+import { DAY, DAYS, definitions, eventOf, FIRST, voidOf } from '../support/varied-events.ts';
 
-const HOUR = 3_600_000;
-const DAY = 24 * HOUR;
-const FIRST = Date.UTC(2026, 0, 1);
-const DAYS = 5;
 const PARTITIONS = 2;
 const NOW = FIRST + (DAYS + 2) * DAY;
 
@@ -59,37 +49,6 @@ const tearDown = async () => {
   tiering.dispose();
 };
 
-/** Numbers of 30 digits, nested and dotted names, text that is a number, an escaped name's value, nothing. */
-function eventOf(i: number, day = i % DAYS): PlainEvent {
-  const tokens = i % 5 === 0 ? `${10_000_000_000_000 + i}.123456789012345678` : String(i % 70);
-  const attributes = new Map<string, AttributeValue>([
-    ['model', { kind: 'string', value: `m"${i % 3}\\é` }],
-    ['usage.tokens', { kind: 'decimal', value: tokens }],
-    ['delta', { kind: 'long', value: i % 2 === 0 ? 1 : -1 }],
-    ['ok', { kind: 'boolean', value: i % 4 === 0 }],
-    ['tokens_consumed', { kind: 'decimal', value: `${i}.000000000000000001` }],
-    ['duration_ms', i % 11 === 0 ? { kind: 'string', value: '12.5' } : { kind: 'long', value: i }],
-  ]);
-  if (i % 7 === 0) attributes.delete('usage.tokens');
-  return event(`k${i}`, {
-    tenant: `t${i % 4}`,
-    type: i % 3 === 0 ? 'chat' : 'call',
-    timestamp: FIRST + day * DAY + ((i * 7_919_773) % DAY),
-    user_id: i % 6 === 0 ? null : `u${i % 9}`,
-    attributes,
-    data:
-      i % 7 === 0
-        ? `{"usage":{"tokens":null,"x":[1,"]}"]}}`
-        : `{"list":["{",{"tokens":1}],"usage":{"tokens":${tokens}}}`,
-  });
-}
-const voidOf = (i: number): PlainEvent =>
-  event(`k${i}`, {
-    tenant: `t${i % 4}`,
-    type: VOID_TYPE,
-    attributes: new Map([['tidemark.actor', { kind: 'string', value: 'somebody' }]]),
-  });
-
 const send = async (events: readonly PlainEvent[]) => {
   for (let at = 0; at < events.length; at += 100)
     await log.append(
@@ -102,20 +61,6 @@ const range = (from: number, to: number) => Array.from({ length: to - from }, (_
 const start = () =>
   startProcessors(database.pool, log, { now: () => NOW, settings: { ...TEST_SETTINGS, cacheRows: 400 } });
 
-const definitions = AGGREGATIONS.map((aggregation, i) => ({
-  eventType: i % 2 === 0 ? '*' : 'call',
-  aggregation,
-  ...(aggregation === 'COUNT'
-    ? {}
-    : {
-        valueProperty:
-          aggregation === 'UNIQUE_COUNT'
-            ? '$.user_id'
-            : (['$.usage.tokens', '$.tokens_consumed', '$.duration_ms'][i % 3] ?? ''),
-      }),
-  groupBy: i % 3 === 0 ? {} : { model: '$.model', ok: '$.ok' },
-  filters: aggregation === 'MAX' ? [{ property: '$.usage.tokens', op: 'lt', value: 60 }] : [],
-}));
 const define = (set: string) =>
   Promise.all(definitions.map((one, i) => defineMeter(database.pool, `${set}_${i}`, one)));
 

@@ -1,0 +1,304 @@
+import type { ClientBase, Pool } from 'pg';
+import { type Meter, TidemarkError } from '../../schemas/index.ts';
+import { readMeters, type StorageEngine, withTransaction } from '../../sinks/index.ts';
+import type { ArchivedEvents } from '../archived-events.ts';
+import { millisecondsOf } from '../backfill/index.ts';
+import { DAY, HOUR } from '../rollups/rollups.ts';
+import { compareRows, type Difference, type Exceptions, type Found } from './compare.ts';
+import { isHoursOnly, Recount, type Share, type Stretch, withdrawnOf } from './count.ts';
+import { inParts, Moved } from './parts.ts';
+import { repair } from './repair.ts';
+
+export interface VerifyDeps {
+  pool: Pool;
+  engine: StorageEngine;
+  archive: ArchivedEvents;
+  /** built in */
+  meters: readonly Meter[];
+  /** rollup rows that may be in memory */
+  rowsMax: number;
+}
+
+export interface VerifyRequest {
+  /** starts of the first day and of the one after the last, Unix ms */
+  from: number;
+  to: number;
+  /** slug; absent: all */
+  meter?: string | undefined;
+  /** UUID; absent: all */
+  tenantId?: string | undefined;
+  /** makes stored rows what was recounted; the audit row says who and in which run */
+  repair?: { by: string; run: string } | undefined;
+}
+
+export interface VerifyResult {
+  identical: boolean;
+  days: number;
+  /** stored rows that were compared */
+  rows: number;
+  /** how many rows differed */
+  different: number;
+  /** of these, how many were made equal; the owner's next commit may have done it before */
+  repaired: number;
+  /** the first of them */
+  differences: Difference[];
+  /** days that could not be recounted, and why */
+  left: Record<string, string>;
+  /** tenants whose raw events were erased: rollups keep what they counted */
+  erased: string[];
+}
+
+/** Differences that a report names. */
+const MOST_NAMED = 100;
+const dateOf = (ms: number): string => new Date(ms).toISOString().slice(0, 10);
+
+/**
+ * Counts whole days (UTC) anew from raw events, in the database or the archive, and holds every stored rollup row of them
+ * against that, a day after the other. Each shard is compared in one snapshot, so traffic makes no difference.
+ * @throws TidemarkError `unknown_meter`
+ */
+export async function verifyRollups(
+  deps: VerifyDeps,
+  request: VerifyRequest,
+  run: { signal: AbortSignal; progress(state: Record<string, unknown>): Promise<void> },
+): Promise<VerifyResult> {
+  const { pool } = deps;
+  const meters = await metersOf(deps, request.meter);
+  const exceptions = await exceptionsOf(pool);
+  const result: VerifyResult = {
+    identical: true,
+    days: 0,
+    rows: 0,
+    different: 0,
+    repaired: 0,
+    differences: [],
+    left: {},
+    erased: [...exceptions.erased].filter((id) => request.tenantId === undefined || request.tenantId === id),
+  };
+  for (let day = request.from; day < request.to; day += DAY) {
+    run.signal.throwIfAborted();
+    try {
+      if (!(await hasEvents(deps, day))) {
+        if (await hasRollups(pool, day)) result.left[dateOf(day)] = 'no_raw_events';
+        continue;
+      }
+      await inParts(meters, day, day + DAY, async (some, from, to) => {
+        run.signal.throwIfAborted();
+        const found = await verifyStretch(deps, request, some, exceptions, from, to);
+        result.rows += found.rows;
+        result.different += found.found.length;
+        result.repaired += found.repaired;
+        if (found.unmended > 0) result.identical = false;
+        result.differences.push(
+          ...found.found.slice(0, MOST_NAMED - result.differences.length).map(({ difference }) => difference),
+        );
+      });
+      result.days++;
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error;
+      result.left[dateOf(day)] = error.code;
+    }
+    const { rows, different, repaired, left } = result;
+    await run.progress({ until: dateOf(day + DAY), rows, different, repaired, left });
+  }
+  result.identical &&= Object.keys(result.left).length === 0;
+  return result;
+}
+
+async function metersOf({ pool, meters }: VerifyDeps, slug: string | undefined): Promise<Meter[]> {
+  const defined = await readMeters(pool);
+  const all = [...meters, ...defined.flatMap(({ meter, next }) => (next === null ? [meter] : [meter, next]))];
+  const wanted = all.filter((meter) => slug === undefined || meter.slug === slug);
+  if (wanted.length === 0) throw new TidemarkError('unknown_meter', `there is no meter ${slug}`);
+  return wanted;
+}
+
+async function exceptionsOf(pool: Pool): Promise<Exceptions> {
+  const { rows: folded } = await pool.query<{ pair: string }>(
+    `SELECT DISTINCT meter_id || ' ' || tenant_id AS pair FROM meter_overflows`,
+  );
+  const { rows: erased } = await pool.query<{ id: string }>('SELECT DISTINCT tenant_id AS id FROM erasures');
+  return { folded: new Set(folded.map((row) => row.pair)), erased: new Set(erased.map((row) => row.id)) };
+}
+
+async function hasEvents({ pool, archive }: VerifyDeps, day: number): Promise<boolean> {
+  if ((await archive.versionOf(pool, day)) !== undefined) return true;
+  const { rows } = await pool.query('SELECT FROM events WHERE "timestamp" >= $1 AND "timestamp" < $2 LIMIT 1', [
+    new Date(day),
+    new Date(day + DAY),
+  ]);
+  // It may have been archived in between.
+  return rows.length > 0 || (await archive.versionOf(pool, day)) !== undefined;
+}
+
+async function hasRollups(pool: Pool, day: number): Promise<boolean> {
+  const { rows } = await pool.query('SELECT FROM rollups_hour WHERE bucket >= $1 AND bucket < $2 LIMIT 1', [
+    new Date(day),
+    new Date(day + DAY),
+  ]);
+  return rows.length > 0;
+}
+
+const LOCK_TABLES =
+  'LOCK TABLE events, rollups_minute, rollups_hour, members_minute, members_hour IN ACCESS SHARE MODE';
+const SHARDS = `SELECT shard FROM log_offsets WHERE topic <> 'backfill' ORDER BY shard`;
+
+/** Compares a stretch; what differs is repaired where that is asked for, a shard a transaction. */
+async function verifyStretch(
+  deps: VerifyDeps,
+  request: VerifyRequest,
+  meters: readonly Meter[],
+  exceptions: Exceptions,
+  from: number,
+  to: number,
+): Promise<{ rows: number; found: Found[]; repaired: number; unmended: number }> {
+  const { pool } = deps;
+  const { rows: shards } = await pool.query<{ shard: number }>(SHARDS);
+  const all = shards.map((row) => row.shard);
+  const seen = await recountArchived(deps, request, meters, all, { from, to, mostRows: deps.rowsMax });
+  const total = { rows: 0, found: [] as Found[], repaired: 0, unmended: 0 };
+  const broken = new Set<number>();
+  for (const shard of all) {
+    const { rows, found } = await withTransaction(pool, async (client) => {
+      await client.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY');
+      // Before the snapshot is taken: what it shows must not be detached afterwards.
+      await client.query(LOCK_TABLES);
+      return compareShard(deps, client, seen, shard, exceptions);
+    });
+    total.rows += rows;
+    total.found.push(...found);
+    if (found.length > 0) broken.add(shard);
+  }
+  const mend = request.repair;
+  if (mend === undefined) return { ...total, unmended: total.found.length };
+  // Only now: what is committed must not be done again because another shard was too much for the memory.
+  for (const shard of broken)
+    await inParts([shard], from, to, async () => {
+      const again = await recountArchived(deps, request, meters, [shard], { from, to });
+      const compare = (client: ClientBase) => compareShard(deps, client, again, shard, exceptions);
+      const mended = await repair(
+        deps.engine,
+        pool,
+        again.recount,
+        { shard, stretch: again.stretch, ...mend },
+        compare,
+      );
+      total.repaired += mended.repaired;
+      total.unmended += mended.left;
+    });
+  return total;
+}
+
+/** What a shard's rows were counted from. */
+interface ShardState {
+  /** of the day's archive */
+  version: string | undefined;
+  hoursOnly: boolean;
+  withdrawn: string[];
+  shares: (Omit<Share, 'meter'> & { meterId: number })[];
+}
+
+interface Seen {
+  recount: Recount<Share>;
+  stretch: Stretch;
+  states: ReadonlyMap<number, ShardState>;
+  meters: readonly Meter[];
+}
+
+/** Recounts what is in the archive: good as long as the shard's state is the same when the rest is read. */
+async function recountArchived(
+  deps: VerifyDeps,
+  request: VerifyRequest,
+  meters: readonly Meter[],
+  shards: readonly number[],
+  { from, to, mostRows }: { from: number; to: number; mostRows?: number },
+): Promise<Seen> {
+  const { pool, archive } = deps;
+  const day = Math.floor(from / DAY) * DAY;
+  const archived = await archive.open(pool, day);
+  const states = new Map<number, ShardState>();
+  for (const shard of shards) states.set(shard, await stateOf(deps, pool, shard, meters, from, to));
+  const byId = new Map(meters.map((meter) => [meter.id, meter]));
+  const shares = [...states.values()].flatMap((state) =>
+    state.shares.flatMap((share) => {
+      const meter = byId.get(share.meterId);
+      return meter === undefined ? [] : [{ ...share, meter }];
+    }),
+  );
+  const divisible = to - from > HOUR || meters.length > 1;
+  const stretch: Stretch = {
+    from,
+    to,
+    hoursOnly: await isHoursOnly(pool, day),
+    tenantId: request.tenantId,
+    ...(divisible && mostRows !== undefined ? { mostRows } : {}),
+  };
+  const recount = new Recount(shares, stretch);
+  const withdrawn = new Set([...states.values()].flatMap((state) => state.withdrawn));
+  if (archived !== undefined) await recount.readArchived(archived, withdrawn);
+  for (const state of states.values()) if (state.version !== archived?.version) throw new Moved('while it was opened');
+  return { recount, stretch, states, meters };
+}
+
+async function compareShard(
+  deps: VerifyDeps,
+  client: ClientBase,
+  { recount, stretch, states, meters }: Seen,
+  shard: number,
+  exceptions: Exceptions,
+): Promise<{ rows: number; found: Found[] }> {
+  await recount.readStored(client, shard);
+  const state = await stateOf(deps, client, shard, meters, stretch.from, stretch.to);
+  if (JSON.stringify(state) !== JSON.stringify(states.get(shard))) throw new Moved('while it was recounted');
+  const own = recount.counted.filter(({ share }) => share.shard === shard);
+  return compareRows(client, own, stretch, exceptions);
+}
+
+const STATE = `
+  SELECT t.shard AS twin, ${millisecondsOf('o.folded_until')} AS folded,
+    coalesce((SELECT jsonb_agg(jsonb_build_object('meterId', c.meter_id, 'cut', c.cut, 'until', ${millisecondsOf('least(c.backfilled_until, g.counted_until)')}) ORDER BY c.meter_id)
+      FROM meter_cuts AS c LEFT JOIN meter_gaps AS g ON g.meter_id = c.meter_id AND g.shard = c.shard AND g.day = $2::date
+      WHERE c.shard = o.shard AND c.meter_id = ANY ($3::int[])), '[]') AS cuts
+  FROM log_offsets AS o LEFT JOIN log_offsets AS t ON t.topic = 'backfill' AND t.partition = o.shard
+  WHERE o.shard = $1`;
+
+async function stateOf(
+  { archive, meters: builtin }: VerifyDeps,
+  database: Pool | ClientBase,
+  shard: number,
+  meters: readonly Meter[],
+  from: number,
+  to: number,
+): Promise<ShardState> {
+  const day = Math.floor(from / DAY) * DAY;
+  const { rows } = await database.query<{
+    twin: number | null;
+    folded: number;
+    cuts: { meterId: number; cut: number; until: number | 'Infinity' | '-Infinity' }[];
+  }>(STATE, [shard, dateOf(day), meters.map((meter) => meter.id)]);
+  const [{ twin, folded, cuts } = { twin: null, folded: from, cuts: [] }] = rows;
+  const within = (at: number) => Math.min(Math.max(at, from), to);
+  const live = { shard, rowShard: shard, until: to, end: Number.MAX_SAFE_INTEGER, foldedUntil: within(folded) };
+  const always = new Set(builtin.map((meter) => meter.id));
+  return {
+    version: await archive.versionOf(database, day),
+    hoursOnly: await isHoursOnly(database, day),
+    withdrawn: [...(await withdrawnOf(database, [shard], { from, to }))].sort(),
+    shares: [
+      ...meters.filter((meter) => always.has(meter.id)).map(({ id }) => ({ ...live, meterId: id, first: 0 })),
+      // A version without a cut is not counted here yet.
+      ...cuts.map(({ meterId, cut }) => ({ ...live, meterId, first: cut })),
+      ...cuts
+        .filter(({ cut }) => cut > 0 && twin !== null)
+        .map(({ meterId, cut, until }) => ({
+          shard,
+          rowShard: twin ?? shard,
+          meterId,
+          first: 0,
+          end: cut,
+          until: within(Number(until)),
+          foldedUntil: to,
+        })),
+    ],
+  };
+}
