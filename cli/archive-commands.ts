@@ -101,8 +101,13 @@ export function archiveCommands(program: Command): void {
     );
 }
 
-/** Starts a job and waits for its end; progress goes to stderr, the result to stdout. */
-export async function followJob(flags: ServerFlags, path: string, body: Record<string, unknown>): Promise<void> {
+/** Starts a job and waits for its end; progress goes to stderr, the result to stdout. @param ended is given the result */
+export async function followJob(
+  flags: ServerFlags,
+  path: string,
+  body: Record<string, unknown>,
+  ended?: (result: JobRun['result']) => void,
+): Promise<void> {
   const { job } = (await (await askServer(flags, path, { method: 'POST', body })).json()) as { job: string };
   let shown = '';
   for (;;) {
@@ -112,6 +117,7 @@ export async function followJob(flags: ServerFlags, path: string, body: Record<s
     shown = progress;
     if (run.status === 'succeeded') {
       process.stdout.write(`${JSON.stringify(run.result, null, 2)}\n`);
+      ended?.(run.result);
       return;
     }
     if (run.status === 'failed') {

@@ -6,6 +6,7 @@ import { demoCommand } from './demo/index.ts';
 import { doctorCommand } from './doctor.ts';
 import { importCommand } from './import/index.ts';
 import { migrateCommand } from './migrate.ts';
+import { rollupCommands } from './rollup-commands.ts';
 import { shardCommands } from './shards.ts';
 import { startCommand } from './start.ts';
 import { tenantCommands } from './tenants/index.ts';
@@ -22,6 +23,7 @@ shardCommands(program);
 planCommands(program);
 statementCommands(program);
 archiveCommands(program);
+rollupCommands(program);
 tenantCommands(program);
 
 try {

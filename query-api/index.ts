@@ -18,6 +18,7 @@ import { provisioningRoutes } from './routes/provisioning.ts';
 import { qualityRoutes } from './routes/quality.ts';
 import { ratingRoutes } from './routes/rating.ts';
 import { requestRoutes } from './routes/requests.ts';
+import { rollupRoutes } from './routes/rollups.ts';
 import { schemaHealthRoutes } from './routes/schema-health.ts';
 import { shardRoutes } from './routes/shards.ts';
 import { statementRoutes } from './routes/statements.ts';
@@ -61,4 +62,5 @@ export const queryRoutes: FastifyPluginAsync<QueryOptions> = async (app, options
   await app.register(webhookRoutes, options);
   await app.register(businessRoutes, options);
   await app.register(archiveRoutes, options);
+  await app.register(rollupRoutes, options);
 };

@@ -1,9 +1,13 @@
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { JobRun } from '../../schemas/index.ts';
 import type { ArchivedDay } from '../../tiering/index.ts';
-import { TestServer, until } from '../support/server.ts';
+import { ADMIN_KEY, TestServer, until } from '../support/server.ts';
 
 const DAY = 86_400_000;
+const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url));
 const server = new TestServer();
 beforeAll(async () => {
   await server.start({ ARCHIVE_PART_ROWS: '1000', ARCHIVE_DUTY_PERCENT: '100' });
@@ -148,6 +152,38 @@ describe('the archive over HTTP', () => {
     expect(await tokens()).toEqual([891]);
   });
 
+  test('P3: a new meter counts the archived days, and rollups are verified against them by a command', async () => {
+    const headers = { 'content-type': 'application/json' };
+    const meter = { slug: 'old_tokens', eventType: '*', aggregation: 'SUM', valueProperty: '$.tokens_consumed' };
+    const made = await server.request('/api/v1/meters', { method: 'POST', headers, body: JSON.stringify(meter) });
+    expect(made.status).toBe(201);
+    await until(async () => {
+      const { complete } = await server.json<{ complete: boolean }>('/api/v1/meters/old_tokens');
+      return complete ? true : undefined;
+    }, 60_000);
+    const days = async (slug: string) => {
+      const answer = await server.request(`/api/v1/meters/${slug}/query?windowSize=DAY`);
+      expect(answer.headers.get('tidemark-incomplete')).toBeNull();
+      return ((await answer.json()) as { data: { value: number }[] }).data.map((one) => one.value);
+    };
+    expect(await days('old_tokens')).toEqual(await days('tokens'));
+    const verify = (...args: string[]) =>
+      promisify(execFile)(process.execPath, [
+        MAIN,
+        'rollups',
+        'verify',
+        ...args,
+        '--url',
+        server.url,
+        '--key',
+        ADMIN_KEY,
+      ]);
+    const range = ['--from', dayOf(today - 20 * DAY), '--to', dayOf(today - 5 * DAY)];
+    expect(JSON.parse((await verify(...range)).stdout)).toMatchObject({ identical: true, days: 3, left: {} });
+    await expect(verify(...range, '--meter', 'nothing')).rejects.toMatchObject({ code: 1 });
+    await expect(verify('--from', '2026-02-30', '--to', '2026-03-01')).rejects.toMatchObject({ code: 1 });
+  });
+
   test('P7: a tenant finds its own events in the archive only, and nothing of its administration', async () => {
     const answer = await server.request('/api/v1/keys', {
       method: 'POST',
@@ -167,6 +203,9 @@ describe('the archive over HTTP', () => {
 
   test.each([
     ['/api/v1/archives/run', { before: '2026-02-30' }, 400],
+    ['/api/v1/rollups/verify', { from: '2026-02-02', to: '2026-02-01' }, 400],
+    ['/api/v1/rollups/verify', { from: '2026-02-02' }, 400],
+    ['/api/v1/rollups/verify', { from: '2026-02-02', to: '2026-02-02', tenant: 'nobody-here' }, 404],
     ['/api/v1/archives/run', { before: 7 }, 400],
     ['/api/v1/archives/2020-01-01/restore', {}, 404],
     ['/api/v1/archives/x/restore', {}, 400],
