@@ -1,7 +1,7 @@
 import type { Pool } from 'pg';
 import type { StorageEngine } from '../../sinks/index.ts';
 import type { ArchivedEvents } from '../archived-events.ts';
-import { isHoursOnly, Recount, type Stretch, withdrawnOf } from '../recount/count.ts';
+import { isHoursOnly, Recount, type Stretch, leftOutOf } from '../recount/count.ts';
 import { makeChunks } from '../recount/chunks.ts';
 import { Moved } from '../recount/parts.ts';
 import { CardinalityGuard, writeOverflows } from '../rollups/cardinality.ts';
@@ -47,8 +47,8 @@ export async function backfillStretch(
     cuts.map((cut) => ({ ...shareOf(cut), cut })),
     stretch,
   );
-  const withdrawn = archived === undefined ? new Set<string>() : await withdrawnOf(pool, shards, stretch);
-  if (archived !== undefined) await recount.readArchived(archived, withdrawn);
+  const leftOut = await leftOutOf(pool, shards, stretch);
+  if (archived !== undefined) await recount.readArchived(archived, leftOut);
   const result = { events: 0, overtaken: [] as Cut[] };
   for (const shard of shards) {
     const client = await pool.connect();
@@ -56,6 +56,8 @@ export async function backfillStretch(
     try {
       await makeChunks(client, engine, stretch);
       await client.query('BEGIN');
+      // A purge changes these rows before it deletes what a tenant has: it deletes what is written here, or is seen.
+      await client.query('SELECT FROM log_offsets WHERE shard = ANY ($1) FOR UPDATE', [twinsOf(cuts, shard)]);
       const own = cuts.filter((cut) => cut.shard === shard);
       const held = await lockCuts(client, shard, own);
       result.overtaken.push(...own.filter((cut) => !held.includes(cut)));
@@ -64,9 +66,8 @@ export async function backfillStretch(
       const minutesHaveGone = (await isHoursOnly(client, day)) !== hoursOnly;
       await recount.readStored(client, shard);
       const isSame = (await archive.versionOf(client, day)) === archived?.version;
-      const isSettled =
-        archived === undefined || (await withdrawnOf(client, [shard], stretch)).size === countOf(withdrawn, shard);
-      if (minutesHaveGone || !isSame || !isSettled)
+      const isSettled = (await leftOutOf(client, [shard], stretch)).size === countOf(leftOut, shard);
+      if (minutesHaveGone || !isSame || (archived !== undefined && !isSettled))
         throw new Moved(`${new Date(day).toISOString()} moved while it was counted`);
       for (const { share, rollups, events } of recount.counted) {
         if (!held.includes(share.cut)) continue;
@@ -92,5 +93,10 @@ export async function backfillStretch(
   return result;
 }
 
-const countOf = (withdrawn: ReadonlySet<string>, shard: number): number =>
-  [...withdrawn].filter((name) => name.startsWith(`${shard} `)).length;
+const twinsOf = (cuts: readonly Cut[], shard: number): number[] => [
+  ...new Set(cuts.filter((cut) => cut.shard === shard).map((cut) => cut.twin)),
+];
+
+/** Of this shard, and of all. */
+const countOf = (leftOut: ReadonlySet<string>, shard: number): number =>
+  [...leftOut].filter((name) => name.startsWith(`${shard} `) || !name.includes(' ')).length;

@@ -74,18 +74,18 @@ export class Recount<S extends Share> {
     this.#byShard = Map.groupBy(this.counted, ({ share }) => share.shard);
   }
 
-  /** @throws {TooMuch} | TidemarkError `archive_frozen`, `archive_damaged` */
-  async readArchived(day: ArchivedDay, withdrawn: ReadonlySet<string>): Promise<void> {
+  /** @param leftOut see `leftOutOf` @throws {TooMuch} | TidemarkError `archive_frozen`, `archive_damaged` */
+  async readArchived(day: ArchivedDay, leftOut: ReadonlySet<string>): Promise<void> {
     const { from, to } = this.#stretch;
     const { tenants, types } = scopeOf(this.counted, this.#stretch);
     const type = types?.length === 1 ? types[0] : undefined;
     for await (const events of day.read({ from, to, tenantIds: tenants, type }))
-      for (const event of events) this.#takeArchived(event, withdrawn);
+      for (const event of events) this.#takeArchived(event, leftOut);
   }
 
-  #takeArchived(event: ArchivedEvent, withdrawn: ReadonlySet<string>): void {
+  #takeArchived(event: ArchivedEvent, leftOut: ReadonlySet<string>): void {
     if (event.type === VOID_TYPE || !this.#byShard.has(event.shard)) return;
-    if (withdrawn.has(`${event.shard} ${event.key}`)) return;
+    if (leftOut.has(`${event.shard} ${event.key}`) || leftOut.has(event.tenant_id)) return;
     this.#take(this.#stored.openArchived(event));
   }
 
@@ -159,15 +159,19 @@ export async function isHoursOnly(database: Pool | ClientBase, day: number): Pro
   return rows.length > 0;
 }
 
-/** Events of a day that were withdrawn, as `shard key`. */
-export async function withdrawnOf(
+/**
+ * What of the archive counts no more: withdrawn events of these shards and this stretch, as `shard key`, and tenants that
+ * were purged (files of the archive hold all tenants), as UUIDs.
+ */
+export async function leftOutOf(
   database: Pool | ClientBase,
   shards: readonly number[],
   { from, to }: { from: number; to: number },
 ): Promise<Set<string>> {
   const { rows } = await database.query<{ name: string }>(
-    `SELECT DISTINCT shard || ' ' || key AS name FROM withdrawals
-     WHERE shard = ANY ($1) AND (event_at IS NULL OR (event_at >= $2 AND event_at < $3))`,
+    `SELECT shard || ' ' || key AS name FROM withdrawals
+     WHERE shard = ANY ($1) AND (event_at IS NULL OR (event_at >= $2 AND event_at < $3))
+     UNION SELECT id::text FROM tenants WHERE purged_at IS NOT NULL ORDER BY 1`,
     [shards, new Date(from), new Date(to)],
   );
   return new Set(rows.map((row) => row.name));

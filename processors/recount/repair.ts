@@ -1,7 +1,6 @@
 import type { ClientBase, Pool } from 'pg';
 import { uuidOf } from '../../schemas/index.ts';
 import { type StorageEngine, withTransaction } from '../../sinks/index.ts';
-import { markStale } from '../rollups/fold-coarse.ts';
 import { cellKey } from '../rollups/rollups.ts';
 import { deleteCells, encodeRollups, newRollupWrites, writeRollups } from '../rollups/write-rows.ts';
 import { makeChunks } from './chunks.ts';
@@ -68,8 +67,6 @@ export async function repair(
       encodeRollups(rollups, share.rowShard, 0, writes);
       await writeRollups(tx, share.rowShard, writes);
     }
-    const live = found.filter(({ share }) => share.rowShard === shard);
-    await markStale(tx, shard, new Set(live.filter(({ cell }) => cell.isHour).map(({ cell }) => cell.bucket)));
     await tx.query(FORGET, [shard]);
     const tenants = [...new Set(found.map(({ cell }) => uuidOf(cell.tenantId)))].slice(0, MOST_TENANTS);
     const meters = [...new Set(found.map(({ difference }) => difference.meter))].join(', ');

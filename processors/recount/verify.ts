@@ -5,7 +5,7 @@ import type { ArchivedEvents } from '../archived-events.ts';
 import { millisecondsOf } from '../backfill/index.ts';
 import { DAY, HOUR } from '../rollups/rollups.ts';
 import { compareRows, type Difference, type Exceptions, type Found } from './compare.ts';
-import { isHoursOnly, Recount, type Share, type Stretch, withdrawnOf } from './count.ts';
+import { isHoursOnly, Recount, type Share, type Stretch, leftOutOf } from './count.ts';
 import { inParts, Moved } from './parts.ts';
 import { repair } from './repair.ts';
 
@@ -194,7 +194,7 @@ interface ShardState {
   /** of the day's archive */
   version: string | undefined;
   hoursOnly: boolean;
-  withdrawn: string[];
+  leftOut: string[];
   shares: (Omit<Share, 'meter'> & { meterId: number })[];
 }
 
@@ -234,8 +234,8 @@ async function recountArchived(
     ...(divisible && mostRows !== undefined ? { mostRows } : {}),
   };
   const recount = new Recount(shares, stretch);
-  const withdrawn = new Set([...states.values()].flatMap((state) => state.withdrawn));
-  if (archived !== undefined) await recount.readArchived(archived, withdrawn);
+  const leftOut = new Set([...states.values()].flatMap((state) => state.leftOut));
+  if (archived !== undefined) await recount.readArchived(archived, leftOut);
   for (const state of states.values()) if (state.version !== archived?.version) throw new Moved('while it was opened');
   return { recount, stretch, states, meters };
 }
@@ -283,7 +283,7 @@ async function stateOf(
   return {
     version: await archive.versionOf(database, day),
     hoursOnly: await isHoursOnly(database, day),
-    withdrawn: [...(await withdrawnOf(database, [shard], { from, to }))].sort(),
+    leftOut: [...(await leftOutOf(database, [shard], { from, to }))],
     shares: [
       ...meters.filter((meter) => always.has(meter.id)).map(({ id }) => ({ ...live, meterId: id, first: 0 })),
       // A version without a cut is not counted here yet.

@@ -177,14 +177,16 @@ describe('a meter that is younger than the archive', () => {
     expect((await pool.query('SELECT FROM archived_minutes')).rowCount).toBe(1);
   }, 180_000);
 
-  test('two meters of one day read its files once', async () => {
+  test('P3, P7: several meters of one day read its files once, and nothing of a tenant that was purged', async () => {
     const { pool } = database;
     let running = await start();
     await send(range(0, 400).map((i) => eventOf(i, 0)));
     await committed(pool, 400);
     await running.stop();
     await runArchive(tiering, always());
-    await define('later');
+    // Files of the archive hold all tenants: a purge does not rewrite them.
+    await pool.query(`UPDATE tenants SET status = 'deleted', purged_at = now() WHERE customer_id = 't1'`);
+    const later = await define('later');
     running = await start();
     const archived = archivedEventsOf(reader);
     let reads = 0;
@@ -201,6 +203,11 @@ describe('a meter that is younger than the archive', () => {
     expect(result).toMatchObject({ removed: 0 });
     expect(result.waiting).toBeUndefined();
     expect(reads).toBe(1);
+    const { rows } = await pool.query<{ customer_id: string }>(
+      'SELECT DISTINCT customer_id FROM rollups_hour AS r JOIN tenants AS t ON t.id = r.tenant_id WHERE meter_id = $1 ORDER BY 1',
+      [later[0]?.id],
+    );
+    expect(rows.map((row) => row.customer_id)).toEqual(['t0', 't2', 't3']);
   }, 60_000);
 });
 
