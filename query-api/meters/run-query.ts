@@ -90,7 +90,7 @@ async function answerFrom(snapshot: Snapshot, query: MeterQuery): Promise<Answer
   const pieces = planPieces(planRequest(query, boundaries), snapshot.shards);
   await requireMinutes(snapshot, query, pieces);
   const found = new Found(snapshot, await narrowed(snapshot, query, [from, to]), boundaries, pieces);
-  return { from, to, pieces, rows: query.fillEmpty ? found.filled() : found.rows() };
+  return { from, to, pieces, rows: query.fillEmpty ? found.filled([from, to]) : found.rows() };
 }
 
 /** A page goes on in the window where the last one ended. */
@@ -180,10 +180,9 @@ class Found {
     else yield await extremes(this.#wanted(false), byValue, after, limit ?? MOST_BY_VALUE);
   }
 
-  /** Every group that appears at all gets every window. */
-  async *filled(): AsyncGenerator<MeterRow[]> {
+  /** Every group that appears in the range, whatever page this is, gets every window. */
+  async *filled(range: readonly number[]): AsyncGenerator<MeterRow[]> {
     const { bySubject, groupBy, after, limit } = this.#query;
-    const range = [this.#boundaries[0] ?? 0, this.#boundaries.at(-1) ?? 0];
     // Which groups there are: the same question without windows.
     const whole = wholeRange(this.#snapshot, withoutWindows(this.#query), range);
     const groups = (await all(whole.rows())).map((row) => row.key);

@@ -139,6 +139,7 @@ interface Question {
   empty: boolean;
   byValue: 'asc' | 'desc' | undefined;
   page: number;
+  top: number;
 }
 const question: fc.Arbitrary<Question> = fc.record({
   windowSize: fc.constantFrom<(WindowSize | undefined)[]>('MINUTE', 'HOUR', 'DAY', 'MONTH', undefined),
@@ -158,6 +159,7 @@ const question: fc.Arbitrary<Question> = fc.record({
   empty: fc.boolean(),
   byValue: fc.constantFrom(undefined, 'asc' as const, 'desc' as const),
   page: fc.integer({ min: 1, max: 40 }),
+  top: fc.integer({ min: 1, max: 6 }),
 });
 test('P3: aggregation × window × zone × group-by × filter × range equal a plain recomputation, also over stale hours', async () => {
   await fc.assert(
@@ -199,6 +201,7 @@ test('P3: aggregation × window × zone × group-by × filter × range equal a p
           expect(rows).toHaveLength(groups * windows);
         }
         await comparePages(query, rows, asked);
+        await compareTop(query, rows, asked.top);
       }
     }),
     { numRuns: 40, seed: SEED, timeout: 30_000, endOnFailure: true },
@@ -207,7 +210,7 @@ test('P3: aggregation × window × zone × group-by × filter × range equal a p
 
 /** Pages in either order hold the rows of the whole answer, each once, in that order. */
 async function comparePages(query: MeterQuery, rows: readonly MeterRow[], { byValue, page }: Question): Promise<void> {
-  const most = Math.max(page, Math.ceil(rows.length / 4));
+  const most = Math.max(page, Math.ceil(rows.length / 3));
   const paged: MeterRow[] = [];
   const ordered = { ...query, byValue: query.fillEmpty ? undefined : byValue, limit: most };
   for (let after: MeterQuery['after']; ; ) {
@@ -221,6 +224,19 @@ async function comparePages(query: MeterQuery, rows: readonly MeterRow[], { byVa
   // Sorting is stable: equal values stay in the order of windows and groups.
   const due = rows.toSorted((a, b) => sign * new Decimal(a.exact ?? a.value).cmp(b.exact ?? b.value));
   expect(paged.map(cellOf)).toEqual(due.map(cellOf));
+}
+
+/** Only the groups with the highest values over the whole range, all their windows. */
+async function compareTop(query: MeterQuery, rows: readonly MeterRow[], top: number): Promise<void> {
+  const whole = await runMeterQuery(database.pool, { ...query, windowSize: undefined, fillEmpty: false });
+  const highest = whole.rows
+    .toSorted((a, b) => new Decimal(b.exact ?? b.value).cmp(a.exact ?? a.value))
+    .slice(0, top)
+    .map((row) => JSON.stringify(row.key));
+  const given = await runMeterQuery(database.pool, { ...query, top });
+  // Without groups there is one, also where it is empty.
+  const due = rows.filter(({ key }) => key.length === 0 || highest.includes(JSON.stringify(key)));
+  expect(given.rows.map(cellOf)).toEqual(due.map(cellOf));
 }
 
 const cellOf = (row: MeterRow): string => JSON.stringify([row.windowStart, ...row.key]);
