@@ -16,11 +16,11 @@ const WARM_DAYS = 275;
 const HOT_DAYS = 90;
 const PER_DAY = 1_000;
 
-const today = Math.floor(Date.now() / DAY) * DAY;
-const dayOf = (ms: number) => new Date(ms).toISOString().slice(0, 10);
+export const today = Math.floor(Date.now() / DAY) * DAY;
+export const dayOf = (ms: number) => new Date(ms).toISOString().slice(0, 10);
 
 /** Raw rows as the road's load has them, of a log that is no longer written; [from, from + days). */
-async function fill(pool: Pool, from: number, days: number, perDay: number): Promise<void> {
+export async function fill(pool: Pool, from: number, days: number, perDay: number): Promise<void> {
   const client = await pool.connect();
   const starts = Array.from({ length: days }, (_, i) => from + i * DAY);
   await new NativeEngine().ensureChunks(client, TIME_TABLES.events, starts);
@@ -65,19 +65,29 @@ async function ask<T>(server: BenchServer, path: string, body?: unknown): Promis
   return (await answer.json()) as T;
 }
 
-/** Archives, and says how long that took. @throws unless exactly `rows` went */
-async function archiveRun(server: BenchServer, rows: number, meanwhile?: () => void): Promise<number> {
-  const { job } = await ask<{ job: string }>(server, '/api/v1/archives/run', {});
+/** Asks for a job and waits for its end. @returns how it ended */
+async function runJob(server: BenchServer, path: string, body: object, meanwhile?: () => void): Promise<Run> {
+  const { job } = await ask<{ job: string }>(server, path, body);
   for (;;) {
     const run = await ask<Run>(server, `/api/v1/jobs/${job}`);
     meanwhile?.();
     if (run.status === 'failed') throw new Error(run.error ?? 'failed');
-    if (run.status === 'succeeded') {
-      if (run.result?.rows !== rows) throw new Error(`archived ${run.result?.rows}, expected ${rows}`);
-      return (Date.parse(run.ended_at) - Date.parse(run.started_at)) / 1000;
-    }
+    if (run.status === 'succeeded') return run;
     await delay(100);
   }
+}
+
+const secondsOf = (run: Run): number => (Date.parse(run.ended_at) - Date.parse(run.started_at)) / 1000;
+
+/** The same, in seconds. */
+export const jobOf = async (server: BenchServer, path: string, body = {}, meanwhile?: () => void): Promise<number> =>
+  secondsOf(await runJob(server, path, body, meanwhile));
+
+/** Archives, and says how long that took. @throws unless exactly `rows` went */
+async function archiveRun(server: BenchServer, rows: number, meanwhile?: () => void): Promise<number> {
+  const run = await runJob(server, '/api/v1/archives/run', {}, meanwhile);
+  if (run.result?.rows !== rows) throw new Error(`archived ${run.result?.rows}, expected ${rows}`);
+  return secondsOf(run);
 }
 
 interface Listed {

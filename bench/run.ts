@@ -9,6 +9,7 @@ import { dropDatabases, externalServer } from './external-database.ts';
 import { kafkaEndToEnd, kafkaPipeline, kafkaProduce, sameJob } from './kafka.ts';
 import { migrations, pools } from './migrations.ts';
 import { query } from './query.ts';
+import { archiveRecall } from './recall.ts';
 import { figures, SCRATCH } from './report.ts';
 import { RESULTS, type Results, readResults } from './results.ts';
 import { endToEnd, freshness, ingest, memory, pipeline } from './road.ts';
@@ -32,6 +33,7 @@ const BENCHES: Record<string, () => Promise<void>> = {
   archive,
   'archive-beside': archiveBeside,
   'archive-query': archiveQuery,
+  'archive-recall': archiveRecall,
   billing,
   provisioning,
 };

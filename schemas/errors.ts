@@ -140,7 +140,7 @@ export const ERRORS = {
     409,
     false,
     'Raw events are archived',
-    'Its rollups can not be counted anew from what is left in the database: restore its day first.',
+    'Its rollups can not be counted anew from what is left in the database: recall its day first (POST /api/v1/archives/{day}/recall).',
   ),
   meter_builtin: kind(409, false, 'Built-in meter', 'Built-in meters can not be changed or deleted: create your own.'),
 

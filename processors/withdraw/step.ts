@@ -267,7 +267,7 @@ export function createWithdrawStep(deps: WithdrawDeps) {
       }
       refuse(found, claimed, one, {
         reason: 'event_archived',
-        detail: `${one.idempotencyKey} is not among the raw events any more: restore its day first`,
+        detail: `${one.idempotencyKey} is not among the raw events any more: recall its day first`,
       });
       result.withdrawals = result.withdrawals.filter((other) => other !== one);
     }
