@@ -2,6 +2,8 @@ import type { ClientBase, Pool } from 'pg';
 import type { Meter } from '../../schemas/index.ts';
 import { readMeters } from '../../sinks/index.ts';
 import type { Share } from '../recount/count.ts';
+import { DAY } from '../rollups/rollups.ts';
+import { dateOf } from '../utc-day.ts';
 
 /** Rows of a backfill carry shards of this topic; partition = the shard whose events they count. */
 export const TWIN_TOPIC = 'backfill';
@@ -103,13 +105,11 @@ export async function lockCuts(client: ClientBase, shard: number, cuts: readonly
   const { rows } = await client.query<{ meter_id: number; until: number; gap_until: number | null }>(LOCK, [
     shard,
     cuts.map((cut) => cut.meter.id),
-    gap === undefined ? null : new Date(gap).toISOString().slice(0, 10),
+    gap === undefined ? null : dateOf(gap),
   ]);
   const marks = new Map(rows.map((row) => [row.meter_id, gap === undefined ? row.until : row.gap_until]));
   return cuts.filter((cut) => marks.get(cut.meter.id) === cut.backfilledUntil);
 }
-
-const DAY = 86_400_000;
 
 /** Everything before `to` is counted, in the transaction that counts it. */
 export async function advance(
@@ -123,7 +123,7 @@ export async function advance(
     return;
   }
   await client.query(ADD, [meter.id, shard, events]);
-  const day = new Date(gap).toISOString().slice(0, 10);
+  const day = dateOf(gap);
   if (to >= gap + DAY)
     await client.query('DELETE FROM meter_gaps WHERE meter_id = $1 AND shard = $2 AND day = $3', [
       meter.id,
@@ -145,7 +145,7 @@ const PASS = `
 
 /** Leaves the rest of a day for later: the mark goes on behind it. */
 export async function passBy(client: ClientBase, cut: Cut, day: number, reason: string): Promise<void> {
-  const date = new Date(day).toISOString().slice(0, 10);
+  const date = dateOf(day);
   const from = new Date(Math.max(day, cut.backfilledUntil));
   if (cut.gap === undefined) {
     await client.query(PASS, [cut.meter.id, cut.shard, date, from, reason]);

@@ -5,6 +5,7 @@ import type { ArchivedEvents } from '../archived-events.ts';
 import { inParts } from '../recount/parts.ts';
 import { DAY, HOUR } from '../rollups/rollups.ts';
 import { type Cut, lockCuts, passBy } from './cut.ts';
+import { startOfDay } from '../utc-day.ts';
 import { backfillStretch, type StepDeps } from './step.ts';
 
 /** What makes a day be passed by: it can be read later, or never, but others can. */
@@ -16,7 +17,7 @@ export async function daysWithEvents(pool: Pool, engine: StorageEngine, archive:
     await client.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ');
     const days = new Set(await archive.days(client));
     for (const chunk of await engine.listChunks(client, TIME_TABLES.events))
-      for (let day = Math.floor(chunk.from / DAY) * DAY; day < chunk.to; day += DAY) days.add(day);
+      for (let day = startOfDay(chunk.from); day < chunk.to; day += DAY) days.add(day);
     return [...days].sort((a, b) => a - b);
   });
 }

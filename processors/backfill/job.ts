@@ -5,6 +5,7 @@ import type { Job, JobContext } from '../../schemas/index.ts';
 import { type StorageEngine, withTransaction } from '../../sinks/index.ts';
 import type { ArchivedEvents } from '../archived-events.ts';
 import { DAY } from '../rollups/rollups.ts';
+import { dateOf } from '../utc-day.ts';
 import { foldPast } from './coarse.ts';
 import { type Cut, FINISH, finish, gapsOf, pendingCuts, TWIN_TOPIC } from './cut.ts';
 import { backfillDay, daysWithEvents } from './days.ts';
@@ -136,7 +137,7 @@ class Backfill {
       cuts,
       day,
     );
-    const date = new Date(day).toISOString().slice(0, 10);
+    const date = dateOf(day);
     if (passed === undefined) this.#left.delete(date);
     else this.#left.set(date, passed);
     return overtaken;

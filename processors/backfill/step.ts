@@ -5,8 +5,9 @@ import { isHoursOnly, Recount, type Stretch, leftOutOf } from '../recount/count.
 import { makeChunks } from '../recount/chunks.ts';
 import { Moved } from '../recount/parts.ts';
 import { CardinalityGuard, writeOverflows } from '../rollups/cardinality.ts';
-import { DAY, HOUR } from '../rollups/rollups.ts';
+import { HOUR } from '../rollups/rollups.ts';
 import { encodeRollups, newRollupWrites, writeRollups } from '../rollups/write-rows.ts';
+import { dateOf, startOfDay } from '../utc-day.ts';
 import { advance, type Cut, lockCuts, shareOf } from './cut.ts';
 
 export interface StepDeps {
@@ -37,7 +38,7 @@ export async function backfillStretch(
   to: number,
 ): Promise<{ events: number; overtaken: Cut[] }> {
   const { pool, archive, engine, rowsMax } = deps;
-  const day = Math.floor(from / DAY) * DAY;
+  const day = startOfDay(from);
   const shards = [...new Set(cuts.map((cut) => cut.shard))];
   const hoursOnly = await isHoursOnly(pool, day);
   const archived = await archive.open(pool, day);
@@ -68,7 +69,7 @@ export async function backfillStretch(
       const isSame = (await archive.versionOf(client, day)) === archived?.version;
       const isSettled = (await leftOutOf(client, [shard], stretch)).size === countOf(leftOut, shard);
       if (minutesHaveGone || !isSame || (archived !== undefined && !isSettled))
-        throw new Moved(`${new Date(day).toISOString()} moved while it was counted`);
+        throw new Moved(`${dateOf(day)} moved while it was counted`);
       for (const { share, rollups, events } of recount.counted) {
         if (!held.includes(share.cut)) continue;
         // Groups that are counted live already stay apart; who is beyond is told as by the owner.

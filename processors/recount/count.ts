@@ -5,6 +5,7 @@ import { AttributeNames } from '../event-view.ts';
 import { meterAttributes } from '../rollups/compile.ts';
 import { type KnownTenant, Rollups } from '../rollups/rollups.ts';
 import { type Stored, StoredEvents } from '../stored-events.ts';
+import { dateOf } from '../utc-day.ts';
 
 /** What one meter counts of one shard, and whose rows that becomes. Times are Unix ms. */
 export interface Share {
@@ -150,8 +151,6 @@ const distinct = (values: readonly (string | undefined)[]): string[] | null => {
   const known = values.filter((value) => value !== undefined);
   return known.length < values.length ? null : [...new Set(known)];
 };
-
-const dateOf = (ms: number): string => new Date(ms).toISOString().slice(0, 10);
 
 /** Whether the minutes of a day have gone with its raw events. */
 export async function isHoursOnly(database: Pool | ClientBase, day: number): Promise<boolean> {

@@ -2,12 +2,13 @@ import type { ClientBase, Pool } from 'pg';
 import { type Meter, TidemarkError } from '../../schemas/index.ts';
 import { readMeters, type StorageEngine, withTransaction } from '../../sinks/index.ts';
 import type { ArchivedEvents } from '../archived-events.ts';
-import { millisecondsOf } from '../backfill/index.ts';
 import { DAY, HOUR } from '../rollups/rollups.ts';
+import { dateOf, startOfDay } from '../utc-day.ts';
 import { compareRows, type Difference, type Exceptions, type Found } from './compare.ts';
-import { isHoursOnly, Recount, type Share, type Stretch, leftOutOf } from './count.ts';
+import { isHoursOnly, Recount, type Share, type Stretch } from './count.ts';
 import { inParts, Moved } from './parts.ts';
 import { repair } from './repair.ts';
+import { type ShardState, stateOf } from './shard-state.ts';
 
 export interface VerifyDeps {
   pool: Pool;
@@ -50,7 +51,6 @@ export interface VerifyResult {
 
 /** Differences that a report names. */
 const MOST_NAMED = 100;
-const dateOf = (ms: number): string => new Date(ms).toISOString().slice(0, 10);
 
 /**
  * Counts whole days (UTC) anew from raw events, in the database or the archive, and holds every stored rollup row of them
@@ -189,15 +189,6 @@ async function verifyStretch(
   return total;
 }
 
-/** What a shard's rows were counted from. */
-interface ShardState {
-  /** of the day's archive */
-  version: string | undefined;
-  hoursOnly: boolean;
-  leftOut: string[];
-  shares: (Omit<Share, 'meter'> & { meterId: number })[];
-}
-
 interface Seen {
   recount: Recount<Share>;
   stretch: Stretch;
@@ -214,7 +205,7 @@ async function recountArchived(
   { from, to, mostRows }: { from: number; to: number; mostRows?: number },
 ): Promise<Seen> {
   const { pool, archive } = deps;
-  const day = Math.floor(from / DAY) * DAY;
+  const day = startOfDay(from);
   const archived = await archive.open(pool, day);
   const states = new Map<number, ShardState>();
   for (const shard of shards) states.set(shard, await stateOf(deps, pool, shard, meters, from, to));
@@ -252,53 +243,4 @@ async function compareShard(
   if (JSON.stringify(state) !== JSON.stringify(states.get(shard))) throw new Moved('while it was recounted');
   const own = recount.counted.filter(({ share }) => share.shard === shard);
   return compareRows(client, own, stretch, exceptions);
-}
-
-const STATE = `
-  SELECT t.shard AS twin, ${millisecondsOf('o.folded_until')} AS folded,
-    coalesce((SELECT jsonb_agg(jsonb_build_object('meterId', c.meter_id, 'cut', c.cut, 'until', ${millisecondsOf('least(c.backfilled_until, g.counted_until)')}) ORDER BY c.meter_id)
-      FROM meter_cuts AS c LEFT JOIN meter_gaps AS g ON g.meter_id = c.meter_id AND g.shard = c.shard AND g.day = $2::date
-      WHERE c.shard = o.shard AND c.meter_id = ANY ($3::int[])), '[]') AS cuts
-  FROM log_offsets AS o LEFT JOIN log_offsets AS t ON t.topic = 'backfill' AND t.partition = o.shard
-  WHERE o.shard = $1`;
-
-async function stateOf(
-  { archive, meters: builtin }: VerifyDeps,
-  database: Pool | ClientBase,
-  shard: number,
-  meters: readonly Meter[],
-  from: number,
-  to: number,
-): Promise<ShardState> {
-  const day = Math.floor(from / DAY) * DAY;
-  const { rows } = await database.query<{
-    twin: number | null;
-    folded: number;
-    cuts: { meterId: number; cut: number; until: number | 'Infinity' | '-Infinity' }[];
-  }>(STATE, [shard, dateOf(day), meters.map((meter) => meter.id)]);
-  const [{ twin, folded, cuts } = { twin: null, folded: from, cuts: [] }] = rows;
-  const within = (at: number) => Math.min(Math.max(at, from), to);
-  const live = { shard, rowShard: shard, until: to, end: Number.MAX_SAFE_INTEGER, foldedUntil: within(folded) };
-  const always = new Set(builtin.map((meter) => meter.id));
-  return {
-    version: await archive.versionOf(database, day),
-    hoursOnly: await isHoursOnly(database, day),
-    leftOut: [...(await leftOutOf(database, [shard], { from, to }))],
-    shares: [
-      ...meters.filter((meter) => always.has(meter.id)).map(({ id }) => ({ ...live, meterId: id, first: 0 })),
-      // A version without a cut is not counted here yet.
-      ...cuts.map(({ meterId, cut }) => ({ ...live, meterId, first: cut })),
-      ...cuts
-        .filter(({ cut }) => cut > 0 && twin !== null)
-        .map(({ meterId, cut, until }) => ({
-          shard,
-          rowShard: twin ?? shard,
-          meterId,
-          first: 0,
-          end: cut,
-          until: within(Number(until)),
-          foldedUntil: to,
-        })),
-    ],
-  };
 }

@@ -3,8 +3,9 @@ import { type Meter, uuidOf } from '../../schemas/index.ts';
 import { type Cut, millisecondsOf, shareOf } from '../backfill/index.ts';
 import { isHoursOnly, Recount } from '../recount/count.ts';
 import { CardinalityGuard, writeOverflows } from '../rollups/cardinality.ts';
-import { type Cell, cellKey, DAY, HOUR, MINUTE, type Rollups } from '../rollups/rollups.ts';
+import { type Cell, cellKey, HOUR, MINUTE, type Rollups } from '../rollups/rollups.ts';
 import { deleteCells, encodeRollups, newRollupWrites, writeRollups } from '../rollups/write-rows.ts';
+import { dateOf, startOfDay } from '../utc-day.ts';
 import type { Withdrawal } from './withdrawal.ts';
 
 /** An hour of a tenant that a meter's backfill has counted. */
@@ -125,7 +126,7 @@ export async function mendBackfilled(
     const recount = new Recount([shareOf(cut)], {
       from: place.hour,
       to: place.hour + HOUR,
-      hoursOnly: await isHoursOnly(client, Math.floor(place.hour / DAY) * DAY),
+      hoursOnly: await isHoursOnly(client, startOfDay(place.hour)),
       tenantId: uuidOf(place.tenantId),
     });
     await recount.readStored(client, cut.shard);
@@ -149,7 +150,7 @@ export async function mendBackfilled(
 async function isPassedBy(client: ClientBase, { meter, shard }: Cut, hour: number): Promise<boolean> {
   const { rows } = await client.query(
     'SELECT FROM meter_gaps WHERE meter_id = $1 AND shard = $2 AND day = $3 AND counted_until <= $4',
-    [meter.id, shard, new Date(hour).toISOString().slice(0, 10), new Date(hour)],
+    [meter.id, shard, dateOf(hour), new Date(hour)],
   );
   return rows.length > 0;
 }
