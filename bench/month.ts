@@ -4,8 +4,8 @@ import { BUILTIN_METERS } from '../metering/index.ts';
 import { foldCoarse } from '../processors/index.ts';
 import { TIME_TABLES } from '../schemas/index.ts';
 import { detectEngine } from '../sinks/index.ts';
+import { TENANTS } from './load.ts';
 
-export const TENANTS = 200;
 export const ENDPOINTS = 5;
 export const DAYS = 30;
 /** The tenant with ten times the others' traffic. */

@@ -1,7 +1,8 @@
 /** Questions about 30 days, by HTTP from rollups, and the same answers from the raw events in SQL. */
 import type pg from 'pg';
 import { openEmbeddedPostgresPool } from './database.ts';
-import { BIG, DAYS, ENDPOINTS, fillMonth, TENANTS } from './month.ts';
+import { TENANTS } from './load.ts';
+import { BIG, DAYS, ENDPOINTS, fillMonth } from './month.ts';
 import { type BenchServer, KEY } from './process.ts';
 import { add, fresh, median, SCRATCH } from './report.ts';
 
