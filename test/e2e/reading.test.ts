@@ -75,12 +75,16 @@ const query = (meter: string, parameters: string) => server.json<Answer>(`/api/v
 const RANGE = `from=${iso(START)}&to=${iso(START + DAY)}`;
 
 describe('P3: many tenants', () => {
-  test('pages put together are the whole answer, each row once', async () => {
-    const parameters = `${RANGE}&windowSize=HOUR&groupBy=subject&groupBy=endpoint`;
-    const whole = await query('tokens', parameters);
+  test.each([
+    ['tokens', ''],
+    ['tokens', '&orderBy=value'],
+    ['request_duration', '&orderBy=value&order=asc'],
+  ])('pages put together are the whole answer, each row once: %s %s', async (meter, order) => {
+    const parameters = `${RANGE}&windowSize=HOUR&groupBy=subject&groupBy=endpoint${order}`;
+    const whole = await query(meter, parameters);
     expect(whole.data.length).toBeGreaterThan(500);
     const paged: Row[] = [];
-    let path: string | undefined = `/api/v1/meters/tokens/query?${parameters}&limit=97`;
+    let path: string | undefined = `/api/v1/meters/${meter}/query?${parameters}&limit=97`;
     while (path !== undefined) {
       const answer = await server.request(path);
       const body = (await answer.json()) as Answer;
@@ -89,6 +93,31 @@ describe('P3: many tenants', () => {
       expect(path === undefined).toBe(body.next === null);
     }
     expect(paged).toEqual(whole.data);
+  });
+
+  test('P6: a cursor of another order, or made up, is refused', async () => {
+    const cursor = (parts: unknown) => Buffer.from(JSON.stringify(parts)).toString('base64url');
+    const now = Date.now();
+    for (const parts of [
+      [now, '["a"]'],
+      [now, '["a"]', '1e5'],
+      [now, '["a\\u0000"]', '1'],
+      [now, '["\\ud800"]', '1'],
+      [now, '["a"]', '1; DROP TABLE events'],
+      [now, '["a"]', '9'.repeat(2_000)],
+    ]) {
+      const path = `/api/v1/meters/tokens/query?${RANGE}&groupBy=subject&orderBy=value&limit=2&cursor=${cursor(parts)}`;
+      const answer = await server.request(path);
+      expect([parts, answer.status, ((await answer.json()) as { code: string }).code]).toEqual([
+        parts,
+        400,
+        'invalid_cursor',
+      ]);
+    }
+    for (const value of ['-7', '0.5', '9'.repeat(1_000)]) {
+      const path = `/api/v1/meters/tokens/query?${RANGE}&groupBy=subject&orderBy=value&limit=2&cursor=${cursor([0, '[null]', value])}`;
+      expect((await server.request(path)).status).toBe(200);
+    }
   });
 
   test('the highest, the lowest, and the highest groups by window', async () => {
