@@ -119,7 +119,7 @@ class Records {
     }
     const from = base + before;
     if (this.size > this.#bytes.length) {
-      const grown = Buffer.allocUnsafeSlow(Math.max(this.#bytes.length * 2, this.size));
+      const grown = Buffer.allocUnsafeSlow(Math.max(Math.min(this.#bytes.length * 2, limit.bytes), this.size));
       this.#bytes.copy(grown, 0, 0, from);
       this.#bytes = grown;
     }
