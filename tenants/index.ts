@@ -1,7 +1,5 @@
-export { type ArchivalDeps, archiveTenant, type TenantArchived } from './archival/archive.ts';
-export { type InactiveTenant, listInactive } from './archival/inactive.ts';
+export { listInactive } from './archival/inactive.ts';
 export { createArchivalJobs } from './archival/jobs.ts';
-export { type TenantUnarchived, type UnarchiveDeps, unarchiveTenant } from './archival/unarchive.ts';
 export { createBackupJobs } from './backup/jobs.ts';
 export { type BackupManifest, listBackups, readManifest } from './backup/manifest.ts';
 export { type RestoreDeps, restoreBackup } from './backup/restore.ts';

@@ -1,4 +1,4 @@
-import { renameSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ADMIN_KEY, TestServer } from '../support/server.ts';
@@ -116,6 +116,7 @@ describe('an inactive tenant', () => {
   test('P11: that can not be stored is open again', async () => {
     const before = await everything();
     const folder = join(server.data, 'objects', 'tenants');
+    mkdirSync(folder, { recursive: true });
     renameSync(folder, `${folder}-aside`);
     writeFileSync(folder, 'in the way');
     expect((await ended(await archive())).status).toBe('failed');
@@ -134,6 +135,21 @@ describe('an inactive tenant', () => {
     await expect(query('acme', 'SELECT 1')).rejects.toMatchObject({ code: '28000' });
     await post('/api/v1/tenants/acme/resume');
   });
+});
+
+test('an archived tenant that is deleted is purged with its backup', async () => {
+  const leaver = String((await create('leaver')).id);
+  const job = (await post('/api/v1/tenants/leaver/archive', { reason: 'gone' })).job;
+  expect((await ended(job)).status).toBe('succeeded');
+  const stored = () =>
+    readdirSync(join(server.data, 'objects'), { recursive: true, withFileTypes: true })
+      .filter((one) => one.isFile() && one.parentPath.includes(leaver))
+      .map((one) => one.name);
+  expect(stored()).toContain('manifest.json');
+  const deleted = (await (await send('leaver?grace_days=0', { method: 'DELETE' })).json()) as { job: string };
+  expect(await ended(deleted.job)).toMatchObject({ status: 'succeeded', result: { purged: [{ tenant_id: leaver }] } });
+  expect(stored()).toEqual([]);
+  expect(await admin(`SELECT state FROM tidemark.tenant_archives WHERE tenant_id = '${leaver}'`)).toEqual([]);
 });
 
 describe('P7, P11: kill -9 of the server while a tenant', () => {
