@@ -301,7 +301,7 @@ const TABLE = {
   ARCHIVE_MEMORY_MB: integer(384, 64, 65_536, 'Memory for writing the archive, and as much again for reading it'),
   ARCHIVE_THREADS: integer(1, 1, 64, 'Threads that write, and threads that read the archive'),
   ARCHIVE_DUTY_PERCENT: integer(70, 1, 100, 'Share of the time that the archiver works; it rests for the other part'),
-  ARCHIVE_ZSTD_LEVEL: integer(6, 1, 22, 'Compression level of the archive'),
+  ARCHIVE_ZSTD_LEVEL: integer(3, 1, 22, 'Compression level of the archive'),
   ARCHIVE_CACHE_MB: integer(1_024, 16, 1e7, 'Files of the archive kept on disk for reading, where the store is S3'),
   ARCHIVE_IA_DAYS: integer(30, 0, 36_500, 'Age in days at which files move to STANDARD_IA; 0: never, else ≥ 30'),
   ARCHIVE_GLACIER_DAYS: integer(365, 0, 36_500, 'Age in days at which files move to GLACIER; 0: never'),

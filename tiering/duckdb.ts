@@ -11,7 +11,13 @@ export interface Duck {
   close(): Promise<void>;
 }
 
-export async function openDuck(limits: { scratch: string; memoryBytes: number; threads: number }): Promise<Duck> {
+/** @param limits `keepsOrder`: tables are written in the order of their rows, which a reader does not need */
+export async function openDuck(limits: {
+  scratch: string;
+  memoryBytes: number;
+  threads: number;
+  keepsOrder?: boolean;
+}): Promise<Duck> {
   await mkdir(limits.scratch, { recursive: true });
   const spill = await mkdtemp(join(limits.scratch, 'duck-'));
   const instance = await DuckDBInstance.create(':memory:', {
@@ -19,7 +25,7 @@ export async function openDuck(limits: { scratch: string; memoryBytes: number; t
     threads: String(limits.threads),
     temp_directory: spill,
     // What is ordered is ordered by ORDER BY; the order of arrival costs memory.
-    preserve_insertion_order: 'false',
+    preserve_insertion_order: String(limits.keepsOrder === true),
     // Nothing is fetched, nothing beside the files that we name is read.
     autoinstall_known_extensions: 'false',
     autoload_known_extensions: 'false',

@@ -3,6 +3,7 @@ export { checkDatabase } from './check.ts';
 export * from './commits.ts';
 export * from './connect.ts';
 export * from './copy.ts';
+export { copyOutOf } from './copy-out.ts';
 export * from './embedded/embedded-postgres.ts';
 export { chunkStart } from './engines/chunks.ts';
 export * from './engines/detect.ts';

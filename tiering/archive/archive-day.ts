@@ -2,16 +2,14 @@
  * The story of one day on its way from the database into the archive. Every step can be the last one of a process: the
  * next one goes on from what the database and the store say. Nothing leaves the database here (see drop-chunks.ts).
  */
-import { createReadStream } from 'node:fs';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { setTimeout as rest } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import { TidemarkError } from '../../schemas/index.ts';
 import { ObjectMissing, PreconditionFailed } from '../../sinks/index.ts';
 import { type Duck, openDuck } from '../duckdb.ts';
-import { type Day, manifestKey, partKey, partNumber, prefixOf, SCHEMA_VERSION, tagsOf } from '../layout.ts';
+import { manifestKey, SCHEMA_VERSION, tagsOf } from '../layout.ts';
 import {
   addTenants,
   emptyManifest,
@@ -25,9 +23,9 @@ import { isHeld } from '../operations/holds.ts';
 import type { Progress, TieringDeps } from '../ports.ts';
 import { isUnchanged } from '../recall/check.ts';
 import { type DayRow, renewDay, type StoredManifest, setCurrent, setPending, setVerified } from './day-state.ts';
-import { fetchFile } from './fetch-file.ts';
-import { addTotals, digestOf, noTotals, readFiles, readSpool, spool, type Totals, writePart } from './part-file.ts';
-import { copyOf, type DayPlan, planDay, type Slice, splitSlice } from './plan.ts';
+import { addTotals, areEqual, noTotals, readSpool, spool } from './part-file.ts';
+import { copyOf, planDay } from './plan.ts';
+import { readBack, writeParts } from './write-parts.ts';
 
 /**
  * Brings a day to `verified`: everything that the log had committed when it was planned is in files that were read back.
@@ -49,8 +47,7 @@ export async function archiveDay(deps: TieringDeps, claimed: DayRow, run: Progre
   if (plan.rows === 0) return row;
   return withScratch(deps, async (scratch, duck) => {
     const work = { deps, run, scratch, duck, row, plan };
-    const { files, totals } = await writeParts(work);
-    requireEqual(plan, totals, row.day);
+    const { files, tenants } = await writeParts(work);
     const before = base?.manifest ?? emptyManifest(row.day);
     const stored = await putManifest(
       deps,
@@ -60,7 +57,7 @@ export async function archiveDay(deps: TieringDeps, claimed: DayRow, run: Progre
         schema_version: SCHEMA_VERSION,
         database,
         ...successionOf(row, deps.now()),
-        tenants: addTenants(before.tenants, plan.tenants),
+        tenants: addTenants(before.tenants, tenants),
         positions: plan.positions,
       }),
     );
@@ -68,7 +65,6 @@ export async function archiveDay(deps: TieringDeps, claimed: DayRow, run: Progre
     deps.fault?.('manifest-stored');
     row = await setPending(deps.pool, row, stored);
     deps.fault?.('written');
-    await verifyFiles({ ...work, row }, files, totals);
     row = await setVerified(deps.pool, row);
     deps.fault?.('verified');
     return row;
@@ -109,15 +105,6 @@ export async function identityOf(pool: Pool): Promise<string> {
   return rows[0]?.id ?? '';
 }
 
-interface Work {
-  deps: TieringDeps;
-  run: Progress;
-  scratch: string;
-  duck: Duck;
-  row: DayRow;
-  plan: DayPlan;
-}
-
 /** Runs `work` with a folder of its own and a DuckDB, both gone afterwards. */
 export async function withScratch<T>(
   { scratch, settings }: Pick<TieringDeps, 'scratch' | 'settings'>,
@@ -125,115 +112,13 @@ export async function withScratch<T>(
 ): Promise<T> {
   await mkdir(scratch, { recursive: true });
   const folder = await mkdtemp(join(scratch, 'day-'));
-  const duck = await openDuck({ scratch: folder, ...settings });
+  const duck = await openDuck({ scratch: folder, ...settings, keepsOrder: true });
   try {
     return await work(folder, duck);
   } finally {
     await duck.close();
     await rm(folder, { recursive: true, force: true });
   }
-}
-
-/** Files of all slices, one after the other: spooled, written, stored. */
-async function writeParts(work: Work): Promise<{ files: ManifestFile[]; totals: Totals }> {
-  const { deps, run, row, plan } = work;
-  const totals = noTotals();
-  const files: ManifestFile[] = [];
-  const generation = ((row.pending ?? row.current)?.manifest.generation ?? 0) + 1;
-  let next = await nextPart(deps, row.day);
-  const waiting = [...plan.slices];
-  for (let slice = waiting.shift(); slice !== undefined; slice = waiting.shift()) {
-    run.signal.throwIfAborted();
-    const began = performance.now();
-    const part = await writeOrSplit(work, slice);
-    if (Array.isArray(part)) {
-      waiting.unshift(...part);
-      continue;
-    }
-    const key = partKey(row.day, next++);
-    await putPart(deps, key, part);
-    deps.fault?.('part-stored');
-    addTotals(totals, part.totals);
-    files.push({
-      key,
-      rows: part.totals.rows,
-      bytes: part.bytes,
-      sha256: part.sha256,
-      generation,
-      first: part.totals.first ?? slice.from,
-      last: part.totals.last ?? slice.from,
-      topic: slice.topic,
-      source_in_key: slice.sourceInKey,
-    });
-    await rm(part.path, { force: true });
-    await renewDay(deps.pool, row, deps.settings.leaseMs);
-    await run.progress({ day: row.day, rows: totals.rows, of: plan.rows });
-    await pauseFor(deps, performance.now() - began, run.signal);
-  }
-  return { files, totals };
-}
-
-/** A slice whose rows don't fit into the memory is cut in two, as often as needed. */
-async function writeOrSplit(work: Work, slice: Slice): Promise<Awaited<ReturnType<typeof writeSlice>> | Slice[]> {
-  try {
-    return await writeSlice(work, slice);
-  } catch (error) {
-    const isTooBig = error instanceof Error && error.message.startsWith('Out of Memory Error');
-    const halves = isTooBig ? await splitSlice(work.deps.pool, work.plan, slice) : undefined;
-    if (halves === undefined) throw error;
-    work.deps.logger.info(
-      { day: work.plan.day, rows: slice.rows },
-      'a file is cut in two: it does not fit into ARCHIVE_MEMORY_MB',
-    );
-    return halves;
-  }
-}
-
-async function writeSlice(
-  { deps, run, scratch, duck, plan }: Work,
-  slice: Slice,
-): Promise<{ path: string; sha256: string; bytes: number; totals: Totals }> {
-  const csv = join(scratch, 'spool.csv');
-  const path = join(scratch, 'part.parquet');
-  const client = await deps.pool.connect();
-  let broken: Error | undefined;
-  try {
-    const sent = await spool(client, copyOf(plan, slice), csv, run.signal);
-    if (sent !== slice.rows)
-      throw new TidemarkError('archive_damaged', `PostgreSQL sent ${sent} rows of ${plan.day}, counted ${slice.rows}`);
-  } catch (error) {
-    // A COPY that was broken off leaves the connection in the middle of it.
-    broken = error instanceof Error ? error : new Error(String(error));
-    throw error;
-  } finally {
-    client.release(broken);
-  }
-  deps.fault?.('spooled');
-  const totals = await readSpool(duck, csv);
-  await writePart(duck, csv, path, deps.settings.zstdLevel);
-  await rm(csv, { force: true });
-  deps.fault?.('part-written');
-  return { path, totals, ...(await digestOf(path)) };
-}
-
-/** A number that no file has, in the manifest or beside it: a file is never written over. */
-export async function nextPart({ store }: TieringDeps, day: Day): Promise<number> {
-  let next = 0;
-  for await (const { key } of store.list(prefixOf(day))) next = Math.max(next, (partNumber(key) ?? -1) + 1);
-  return next;
-}
-
-export async function putPart(
-  { store }: Pick<TieringDeps, 'store'>,
-  key: string,
-  part: { path: string; sha256: string },
-): Promise<void> {
-  await store.put(key, createReadStream(part.path, { highWaterMark: 1 << 20 }), {
-    ifAbsent: true,
-    sha256: part.sha256,
-    contentType: 'application/vnd.apache.parquet',
-    tags: tagsOf('part', false),
-  });
 }
 
 /** A manifest with other files: what follows from them. */
@@ -268,48 +153,6 @@ export async function putManifest(
   }
 }
 
-/** PostgreSQL's sums and those of what was sent. @throws TidemarkError `archive_damaged` */
-function requireEqual(plan: DayPlan, sent: Totals, day: Day): void {
-  const tenants = Object.entries(plan.tenants);
-  const isEqual =
-    plan.rows === sent.rows &&
-    plan.check === sent.check &&
-    tenants.length === sent.tenants.size &&
-    tenants.every(([id, { rows }]) => sent.tenants.get(id) === rows);
-  if (!isEqual)
-    throw new TidemarkError('archive_damaged', `${day}: what was spooled does not add up to what the database holds`);
-}
-
-/** Every file as the store gives it back: its bytes, and its rows. @throws TidemarkError `archive_damaged` naming the file */
-async function verifyFiles(
-  { deps, run, scratch, duck, row }: Work,
-  files: readonly ManifestFile[],
-  sent: Totals,
-): Promise<void> {
-  const got = noTotals();
-  for (const file of files) {
-    run.signal.throwIfAborted();
-    const began = performance.now();
-    const path = join(scratch, 'read-back.parquet');
-    await fetchFile(deps.store, file, path);
-    const totals = await readFiles(duck, [path]);
-    if (totals.rows !== file.rows || totals.first !== file.first || totals.last !== file.last)
-      throw new TidemarkError('archive_damaged', `${file.key} does not hold the rows of its manifest`);
-    addTotals(got, totals);
-    await rm(path, { force: true });
-    deps.fault?.('read-back');
-    await renewDay(deps.pool, row, deps.settings.leaseMs);
-    await pauseFor(deps, performance.now() - began, run.signal);
-  }
-  const isEqual =
-    got.rows === sent.rows &&
-    got.hash === sent.hash &&
-    got.tenants.size === sent.tenants.size &&
-    [...sent.tenants].every(([id, rows]) => got.tenants.get(id) === rows);
-  if (!isEqual)
-    throw new TidemarkError('archive_damaged', `${row.day}: files read back do not hold what the database sent`);
-}
-
 /** Whether the pending manifest has the files of the one before, and more; else the whole day was written anew. */
 const isAddition = ({ pending, current }: DayRow): boolean =>
   current?.manifest.files.every(({ key }) => pending?.manifest.files.some((file) => file.key === key)) ?? true;
@@ -326,24 +169,21 @@ async function verifyAgain(deps: TieringDeps, row: DayRow, run: Progress): Promi
   // Rows that came since belong to the next generation.
   const bounded = { ...plan, starts, positions: pending.positions };
   await withScratch(deps, async (scratch, duck) => {
-    const work: Work = { deps, run, scratch, duck, row, plan: bounded };
-    const totals = noTotals();
-    const client = await deps.pool.connect();
-    let broken: Error | undefined;
-    try {
-      for (const slice of plan.slices) {
-        const csv = join(scratch, 'spool.csv');
-        await spool(client, copyOf(bounded, slice), csv, run.signal);
-        addTotals(totals, await readSpool(duck, csv));
-        await renewDay(deps.pool, row, deps.settings.leaseMs);
-      }
-    } catch (error) {
-      broken = error instanceof Error ? error : new Error(String(error));
-      throw error;
-    } finally {
-      client.release(broken);
+    const path = join(scratch, 'spool');
+    const [sent, stored] = [noTotals(), noTotals()];
+    const renew = () => renewDay(deps.pool, row, deps.settings.leaseMs);
+    for (const slice of plan.slices) {
+      await spool(deps.pool, copyOf(bounded, slice), path, run.signal);
+      addTotals(sent, await readSpool(duck, path));
+      await renew();
     }
-    await verifyFiles(work, files, totals);
+    for (const file of files) {
+      run.signal.throwIfAborted();
+      addTotals(stored, await readBack({ deps, scratch, duck }, file));
+      await renew();
+    }
+    if (!areEqual(sent, stored))
+      throw new TidemarkError('archive_damaged', `${row.day}: files read back do not hold what the database holds`);
   });
 }
 
@@ -386,9 +226,3 @@ export async function reconcile(deps: TieringDeps, row: DayRow, database: string
 
 const samePositions = (a: Manifest, b: Manifest | undefined): boolean =>
   b !== undefined && JSON.stringify(a.positions) === JSON.stringify(b.positions);
-
-/** Rests so that work takes its share of the time. */
-export async function pauseFor({ settings }: TieringDeps, workedMs: number, signal: AbortSignal): Promise<void> {
-  const ms = workedMs * (100 / settings.dutyPercent - 1);
-  if (ms >= 1) await rest(Math.min(ms, 60_000), undefined, { signal });
-}

@@ -116,35 +116,45 @@ async function countChunks(client: ClientBase, chunks: readonly Chunk[], rows: r
       return { day: row.day, shard, start, next: Math.max(start, after.get(shard) ?? 0) };
     });
   });
+  const stretches = bounds.flatMap(({ day, shard, start, next }) => [
+    { at: new Date(startOf(day)), shard, first: 0, next: start, fresh: false },
+    { at: new Date(startOf(day)), shard, first: start, next, fresh: true },
+  ]);
   const days = new Map<Day, DayCount>();
   for (const chunk of chunks) {
+    // Grouped by columns of `p` and of the table only: so the planner knows how few groups there are, and counts in parallel.
     const { rows: found } = await client.query<{
-      day: Day;
+      at: number | null;
+      fresh: boolean;
       tenant_id: string;
-      fresh: number;
-      late: number;
+      rows: number;
       tokens_consumed: string;
       duration_ms: string;
     }>(
-      `SELECT e.day::text AS day, e.tenant_id, count(*) FILTER (WHERE e.log_offset >= p.start AND e.log_offset < p.next)::float8 AS fresh,
-         count(*) FILTER (WHERE p.next IS NULL OR e.log_offset >= p.next)::float8 AS late,
-         coalesce(sum(e.tokens_consumed) FILTER (WHERE e.log_offset >= p.start AND e.log_offset < p.next), 0)::text AS tokens_consumed,
-         coalesce(sum(e.duration_ms) FILTER (WHERE e.log_offset >= p.start AND e.log_offset < p.next), 0)::text AS duration_ms
-       FROM (SELECT ("timestamp" AT TIME ZONE 'UTC')::date AS day, tenant_id, shard, log_offset, tokens_consumed, duration_ms FROM ${quoteIdentifier(chunk.name)}) AS e
-       LEFT JOIN unnest($1::date[], $2::int[], $3::bigint[], $4::bigint[]) AS p(day, shard, start, next) ON p.day = e.day AND p.shard = e.shard
-       GROUP BY 1, 2`,
+      `SELECT (extract(epoch FROM p.at) * 1000)::float8 AS at, p.fresh, e.tenant_id, count(*)::float8 AS rows,
+         coalesce(sum(e.tokens_consumed), 0)::text AS tokens_consumed, coalesce(sum(e.duration_ms), 0)::text AS duration_ms
+       FROM (SELECT date_bin('1 day', "timestamp", 'epoch') AS at, tenant_id, shard, log_offset, tokens_consumed, duration_ms FROM ${quoteIdentifier(chunk.name)}) AS e
+       LEFT JOIN unnest($1::timestamptz[], $2::int[], $3::bigint[], $4::bigint[], $5::boolean[]) AS p(at, shard, first, next, fresh)
+         ON p.at = e.at AND p.shard = e.shard AND e.log_offset >= p.first AND e.log_offset < p.next
+       GROUP BY p.at, p.fresh, e.tenant_id`,
       [
-        bounds.map((one) => one.day),
-        bounds.map((one) => one.shard),
-        bounds.map((one) => one.start),
-        bounds.map((one) => one.next),
+        stretches.map((one) => one.at),
+        stretches.map((one) => one.shard),
+        stretches.map((one) => one.first),
+        stretches.map((one) => one.next),
+        stretches.map((one) => one.fresh),
       ],
     );
-    for (const { day, tenant_id: id, fresh, late, ...sums } of found) {
+    for (const { at, fresh, tenant_id: id, ...totals } of found) {
+      const day = dayOf(at ?? chunk.from);
       const known = days.get(day) ?? { day, fresh: 0, late: 0, tenants: {} };
-      const tenants =
-        fresh > 0 ? addTenants(known.tenants, { [id]: { customer_id: '', rows: fresh, ...sums } }) : known.tenants;
-      days.set(day, { day, fresh: known.fresh + fresh, late: known.late + late, tenants });
+      if (at === null) days.set(day, { ...known, late: known.late + totals.rows });
+      else if (fresh)
+        days.set(day, {
+          ...known,
+          fresh: known.fresh + totals.rows,
+          tenants: addTenants(known.tenants, { [id]: { customer_id: '', ...totals } }),
+        });
     }
   }
   return [...days.values()];

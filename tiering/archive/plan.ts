@@ -1,7 +1,7 @@
 import type { Pool } from 'pg';
 import { type Day, endOf, startOf } from '../layout.ts';
-import type { LogPosition, TenantTotals } from '../manifest.ts';
-import { exportedRows, sourceTotals } from './row-sql.ts';
+import type { LogPosition } from '../manifest.ts';
+import { exportedRows } from './row-sql.ts';
 
 const MINUTE = 60_000;
 
@@ -24,8 +24,6 @@ export interface DayPlan {
   starts: ReadonlyMap<number, number>;
   slices: Slice[];
   rows: number;
-  check: bigint;
-  tenants: Record<string, TenantTotals>;
 }
 
 /**
@@ -44,13 +42,14 @@ export async function planDay(
   // A partition that has gone from the table keeps its position.
   const positions = [...found, ...archived.filter((one) => !found.some(({ shard }) => shard === one.shard))];
   const starts = new Map(archived.map(({ shard, next }) => [shard, next]));
-  const plan: DayPlan = { day, positions, starts, slices: [], rows: 0, check: 0n, tenants: {} };
+  const plan: DayPlan = { day, positions, starts, slices: [], rows: 0 };
   if (positions.length === 0) return plan;
-  const everything = sourceOf(plan, { from: startOf(day), to: endOf(day) });
   const { rows: minutes } = await pool.query<{ minute: number; topic: string; source_in_key: boolean; rows: number }>(
-    `SELECT (extract(epoch FROM date_bin('1 minute', e."timestamp", 'epoch')) * 1000)::float8 AS minute, p.topic,
-       (e.source IS NULL OR e.keyed_by_source) AS source_in_key, count(*)::float8 AS rows
-     ${everything} GROUP BY 1, 2, 3 ORDER BY 2, 3, 1`,
+    `SELECT (extract(epoch FROM minute) * 1000)::float8 AS minute, topic, source_in_key, rows::float8 AS rows FROM (
+       SELECT date_bin('1 minute', e."timestamp", 'epoch') AS minute, p.topic, (e.source IS NULL OR e.keyed_by_source) AS source_in_key,
+         count(*) AS rows
+       ${sourceOf(plan, { from: startOf(day), to: endOf(day) })} GROUP BY 1, 2, 3
+     ) AS m ORDER BY 2, 3, 1`,
   );
   for (const { minute, topic, source_in_key: sourceInKey, rows } of minutes) {
     plan.rows += rows;
@@ -59,14 +58,6 @@ export async function planDay(
       last.to = minute + MINUTE;
       last.rows += rows;
     } else plan.slices.push({ from: minute, to: minute + MINUTE, topic, sourceInKey, rows });
-  }
-  if (plan.rows === 0) return plan;
-  const { rows: tenants } = await pool.query<TenantTotals & { tenant_id: string; row_check: string }>(
-    sourceTotals(everything),
-  );
-  for (const { tenant_id: id, row_check: check, ...totals } of tenants) {
-    plan.check += BigInt(check);
-    plan.tenants[id] = totals;
   }
   return plan;
 }
@@ -85,12 +76,16 @@ export async function splitSlice(pool: Pool, plan: DayPlan, slice: Slice): Promi
   ].filter((half) => half.rows > 0);
 }
 
-/** COPY of one slice's rows, as CSV. */
+/** COPY of one slice's rows, as text: half a second a million rows faster than CSV. */
 export const copyOf = (plan: DayPlan, slice: Slice): string =>
-  `COPY (${exportedRows(sourceOf(plan, slice))}) TO STDOUT (FORMAT csv)`;
+  `COPY (${exportedRows(sourceOf(plan, slice, 'LEFT JOIN tenants AS t ON t.id = e.tenant_id'))}) TO STDOUT`;
 
 /** FROM and WHERE of the planned rows in a stretch of the day. A COPY takes no parameters: all that stands here are numbers, and a topic's place. */
-function sourceOf(plan: DayPlan, part: { from: number; to: number; topic?: string; sourceInKey?: boolean }): string {
+function sourceOf(
+  plan: DayPlan,
+  part: { from: number; to: number; topic?: string; sourceInKey?: boolean },
+  join = '',
+): string {
   const { positions, starts } = plan;
   const topics = [...new Set(positions.map((one) => one.topic))];
   const values = positions
@@ -106,7 +101,7 @@ function sourceOf(plan: DayPlan, part: { from: number; to: number; topic?: strin
     FROM events AS e
     JOIN (SELECT v.*, CASE v.log ${names.join(' ')} END AS topic FROM (VALUES ${values.join(', ')}) AS v(log, shard, partition, start, next)) AS p
       ON p.shard = e.shard AND e.log_offset >= p.start AND e.log_offset < p.next
-    LEFT JOIN tenants AS t ON t.id = e.tenant_id
+    ${join}
     WHERE e."timestamp" >= '${iso(part.from)}' AND e."timestamp" < '${iso(part.to)}'${keyed}`;
 }
 

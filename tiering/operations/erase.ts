@@ -7,19 +7,12 @@ import { join } from 'node:path';
 import type { Pool } from 'pg';
 import { TidemarkError } from '../../schemas/index.ts';
 import { isFrozen, quoteIdentifier } from '../../sinks/index.ts';
-import {
-  identityOf,
-  nextPart,
-  putManifest,
-  putPart,
-  reconcile,
-  successionOf,
-  summed,
-  withScratch,
-} from '../archive/archive-day.ts';
+import { identityOf, putManifest, reconcile, successionOf, summed, withScratch } from '../archive/archive-day.ts';
 import { claimDay, type DayRow, daysWithFiles, releaseDay, setCurrent } from '../archive/day-state.ts';
 import { fetchFile } from '../archive/fetch-file.ts';
-import { digestOf, readFiles } from '../archive/part-file.ts';
+import { digestOf, readFiles, writeParquet } from '../archive/part-file.ts';
+import { IN_ORDER, SUMMED } from '../archive/row-sql.ts';
+import { nextPart, putPart } from '../archive/write-parts.ts';
 import { type Duck, files as filesOf, literal } from '../duckdb.ts';
 import { type Day, partKey } from '../layout.ts';
 import { addTenants, type ManifestFile, scaled, sign, type TenantTotals, unscaled } from '../manifest.ts';
@@ -160,10 +153,10 @@ async function rewriteDay(
     const before = removed.rows;
     for await (const rows of duck.stream(`SELECT data FROM ${filesOf([old])} WHERE ${theirs}`, values))
       for (const { data } of rows) {
-        const [, duration, tokens] = SUMMED.exec(String(data)) ?? [];
+        const found = SUMMED.exec(String(data))?.groups;
         removed.rows++;
-        removed.duration_ms += scaled(duration ?? '0');
-        removed.tokens_consumed += scaled(tokens ?? '0');
+        removed.duration_ms += scaled(found?.duration_ms ?? '0');
+        removed.tokens_consumed += scaled(found?.tokens_consumed ?? '0');
       }
     if (removed.rows === before) {
       kept.push(file);
@@ -171,10 +164,8 @@ async function rewriteDay(
     }
     replaced.push(file);
     if (removed.rows - before === file.rows) continue;
-    await duck.run(
-      `COPY (SELECT * FROM ${filesOf([old])} WHERE NOT (${bound(theirs, values)}) ORDER BY tenant_id, "timestamp", log_partition, log_offset) TO ${literal(path)}
-       (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL ${deps.settings.zstdLevel}, ROW_GROUP_SIZE 100000, PARQUET_VERSION v2)`,
-    );
+    const others = `SELECT * FROM ${filesOf([old])} WHERE NOT (${bound(theirs, values)}) ${IN_ORDER}`;
+    await writeParquet(duck, others, path, deps.settings.zstdLevel);
     const totals = await readFiles(duck, [path]);
     if (totals.rows !== file.rows - (removed.rows - before))
       throw new TidemarkError(
@@ -214,9 +205,6 @@ async function rewriteDay(
   for (const { key } of replaced) await deps.store.delete(key);
   return removed.rows;
 }
-
-/** The columns that are summed stand first in `data` (see row-sql.ts). */
-const SUMMED = /^\{(?:"duration_ms":([-0-9.]+),?)?(?:"tokens_consumed":([-0-9.]+))?/;
 
 /** COPY takes no parameters. */
 const bound = (condition: string, values: readonly string[]): string =>
