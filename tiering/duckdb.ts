@@ -11,12 +11,15 @@ export interface Duck {
   close(): Promise<void>;
 }
 
-/** @param limits `keepsOrder`: tables are written in the order of their rows, which a reader does not need */
+/**
+ * @param limits `isWriter`: tables are written in the order of their rows, and files are read anew each time, whatever was read
+ * under the same name before
+ */
 export async function openDuck(limits: {
   scratch: string;
   memoryBytes: number;
   threads: number;
-  keepsOrder?: boolean;
+  isWriter?: boolean;
 }): Promise<Duck> {
   await mkdir(limits.scratch, { recursive: true });
   const spill = await mkdtemp(join(limits.scratch, 'duck-'));
@@ -25,7 +28,8 @@ export async function openDuck(limits: {
     threads: String(limits.threads),
     temp_directory: spill,
     // What is ordered is ordered by ORDER BY; the order of arrival costs memory.
-    preserve_insertion_order: String(limits.keepsOrder === true),
+    preserve_insertion_order: String(limits.isWriter === true),
+    enable_external_file_cache: String(limits.isWriter !== true),
     // Nothing is fetched, nothing beside the files that we name is read.
     autoinstall_known_extensions: 'false',
     autoload_known_extensions: 'false',

@@ -112,7 +112,7 @@ export async function withScratch<T>(
 ): Promise<T> {
   await mkdir(scratch, { recursive: true });
   const folder = await mkdtemp(join(scratch, 'day-'));
-  const duck = await openDuck({ scratch: folder, ...settings, keepsOrder: true });
+  const duck = await openDuck({ scratch: folder, ...settings, isWriter: true });
   try {
     return await work(folder, duck);
   } finally {

@@ -8,7 +8,7 @@ import { copyOutOf } from '../../sinks/index.ts';
 import { type Duck, files, literal } from '../duckdb.ts';
 import type { TenantTotals } from '../manifest.ts';
 import { readSum } from './exact-sum.ts';
-import { archivedRows, FILE_COLUMNS, IN_ORDER, isDifference, SPOOL_COLUMNS, sumsOf, totalsOf } from './row-sql.ts';
+import { archivedRows, DIFFERS, FILE_COLUMNS, IN_ORDER, SPOOL_COLUMNS, sumsOf, totalsOf } from './row-sql.ts';
 
 /** Rows of a row group: what statistics prune by. */
 const ROW_GROUP = 100_000;
@@ -66,7 +66,9 @@ async function whole<T>(work: Promise<T>): Promise<T> {
   try {
     return await work;
   } catch (error) {
-    throw isDifference(error) ? new TidemarkError('archive_damaged', `${error}`, { cause: error }) : error;
+    // Without DuckDB's message: it holds the row.
+    const isDifferent = error instanceof Error && /^(Invalid Input|Conversion) Error/.test(error.message);
+    throw isDifferent ? new TidemarkError('archive_damaged', DIFFERS) : error;
   }
 }
 

@@ -104,7 +104,7 @@ export const HOT_DATA = dataOf(
 export const SUMMED = new RegExp(
   `^{${ATTRIBUTE_COLUMNS.map(({ name, holds }) => `(?:"${name}":${holds === 'text' ? '"(?:[^"\\\\]|\\\\.)*"' : `(?<${name}>[-0-9.]+)`},?)?`).join('')}`,
 );
-const DIFFERS = 'what was spooled is not what the database sent';
+export const DIFFERS = 'what was spooled is not what the database sent';
 
 /**
  * DuckDB: the archive's rows of a spool, with the attributes that are summed beside them.
@@ -125,9 +125,6 @@ function columnOf(column: string): string {
     ? `CASE WHEN is_plain OR row_check = ${SPOOL_CHECK} THEN log_offset ELSE error('${DIFFERS}') END`
     : `"${column}"`;
 }
-/** Whether DuckDB says that of a row. */
-export const isDifference = (error: unknown): boolean => error instanceof Error && error.message.includes(DIFFERS);
-
 /** DuckDB: the columns of a file. */
 export const FILE_COLUMNS = Object.keys(COLUMNS)
   .map((name) => `"${name}"`)
