@@ -9,7 +9,7 @@ import { setTimeout as rest } from 'node:timers/promises';
 import type { ClientBase } from 'pg';
 import { TIME_TABLES, TidemarkError } from '../../schemas/index.ts';
 import { BinaryCopy, type Chunk, copyInto, isFrozen, quoteIdentifier, withTransaction } from '../../sinks/index.ts';
-import { identityOf, pauseFor, reconcile, withScratch } from '../archive/archive-day.ts';
+import { identityOf, reconcile, withScratch } from '../archive/archive-day.ts';
 import {
   claimDay,
   type DayRow,
@@ -28,6 +28,7 @@ import {
   requireEqualTotals,
 } from '../archive/drop-chunks.ts';
 import { fetchFile } from '../archive/fetch-file.ts';
+import { pauseFor } from '../archive/write-parts.ts';
 import { type Day, endOf, startOf } from '../layout.ts';
 import type { Manifest } from '../manifest.ts';
 import type { Progress, TieringDeps } from '../ports.ts';
