@@ -1,3 +1,4 @@
+import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { encodeEvent } from '../../schemas/index.ts';
 import {
@@ -39,7 +40,10 @@ describe('operations on the archive', () => {
           tenant: `t-${i % 3}`,
           timestamp: FIRST + (i % 2) * DAY + i * 60_000,
           user_id: `u-${i % 4}`,
-          attributes: new Map([['tokens_consumed', { kind: 'decimal' as const, value: '0.1' }]]),
+          attributes: new Map([
+            ['endpoint', { kind: 'string' as const, value: 'say "hi"' }],
+            ['tokens_consumed', { kind: 'decimal' as const, value: '0.1' }],
+          ]),
         }),
       ),
       log,
@@ -133,6 +137,12 @@ describe('operations on the archive', () => {
       by: 'test',
     });
     expect(result).toMatchObject({ hot_rows: 1, archived_rows: 75 });
+    const days = await Promise.all(
+      (await listDays(deps)).map(async ({ day }) => JSON.parse(await text(await deps.store.get(manifestKey(day))))),
+    );
+    const left = days.map((manifest) => manifest.tenants[idOf('t-0')] ?? { rows: 0, tokens_consumed: '0' });
+    expect(left.reduce((sum, { rows }) => sum + rows, 0)).toBe(225);
+    for (const { rows, tokens_consumed: tokens } of left) expect(tokens).toBe(String(rows / 10));
     expect(await kept()).toEqual([1, 2, 4, 6]);
     expect(await count({ tenantIds: [idOf('t-0')], userId: 'u-0' })).toBe(0);
     expect(await count({ tenantIds: [idOf('t-1')], userId: 'u-0' })).toBe(75);
