@@ -71,6 +71,7 @@ export async function writeParts(work: Work): Promise<Written> {
       const slice = waiting.shift();
       if (slice === undefined) break;
       const path = await spoolSlice(work, slice, `spool-${n % 2}`);
+      await renewDay(deps.pool, row, deps.settings.leaseMs);
       await finishing;
       finishing = finish(slice, path);
       // Looked at in the next turn.
