@@ -101,6 +101,7 @@ export async function compareRows(
       const entry = entryOf(entries, exceptions, share, { ...place, groupKey: uuidOf(series.groupKey) });
       if (entry !== undefined)
         entry.recounted = add(
+          entry,
           entry.recounted,
           recountedValues(row, (id) => rollups.memberText(id)),
         );
@@ -124,7 +125,7 @@ export async function compareRows(
         if (share === undefined) continue;
         const { bucket, tenant_id: tenantId, group_key: groupKey, group } = stored;
         const entry = entryOf(entries, exceptions, share, { bucket, isHour, tenantId, groupKey, group });
-        if (entry !== undefined) entry.stored = add(entry.stored, storedValues(stored));
+        if (entry !== undefined) entry.stored = add(entry, entry.stored, storedValues(stored));
       }
   return { rows, found: [...entries.values()].flatMap(differenceOf) };
 }
@@ -169,11 +170,11 @@ function entryOf(
 }
 
 /** Of rows that are compared together only what adds up. */
-function add(sum: Values | undefined, more: Values): Values {
-  if (sum === undefined) return more;
+function add({ group }: Entry, sum: Values | undefined, more: Values): Values {
+  if (group !== null) return more;
   const total: Values = {};
   for (const name of ['count', 'sum']) {
-    const terms = [sum[name], more[name]].filter((term) => term !== undefined);
+    const terms = [sum?.[name], more[name]].filter((term) => term !== undefined);
     const exact = new ExactSum();
     for (const term of terms) exact.add(decimalFrom(term));
     if (terms.length > 0) total[name] = plain(exact.toString());
