@@ -1,4 +1,5 @@
 /** What may happen to a real Kafka and the way to it. Each test says what it did and how many events it checked. */
+import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { freshName, KafkaBroker } from '../support/kafka.ts';
@@ -108,25 +109,31 @@ test('P1, P2, P4: kill -9 of the broker while records are produced and consumed;
   await own.drop();
 }, 180_000);
 
-test('P5: a processor that was frozen past its session timeout changes nothing when it wakes', async () => {
+/** A process's state, field 3 of /proc/<pid>/stat (proc(5)): `T` is stopped. */
+const stateOf = (pid: number) => /\) (\S)/.exec(readFileSync(`/proc/${pid}/stat`, 'latin1'))?.[1];
+
+test('P5: a processor that was frozen with a batch in hand past its session timeout changes nothing when it wakes', async () => {
   const { env, database: own } = await environment(broker.brokers.join(','));
   const front = await startServer({ ...env, ROLES: 'ingest,query' });
-  const first = await startServer({ ...env, ROLES: 'processors', LOG_LEVEL: 'info' });
+  const first = await startServer({
+    ...env,
+    ROLES: 'processors',
+    LOG_LEVEL: 'info',
+    TIDEMARK_TEST_KILL_AT: 'prepared:10:freeze',
+  });
   const ledger = new Ledger();
   for (let i = 0; i < 10; i++) await deliver(front, ledger.makeLines(300));
-  const epochs = await until(async () => {
-    const { rows } = await own.pool.query<{ next: string; epoch: string }>(
-      'SELECT next, epoch FROM log_offsets ORDER BY partition',
-    );
-    return rows.some(({ next }) => next !== '0') ? rows.map(({ epoch }) => epoch) : undefined;
-  });
-  first.signal('SIGSTOP');
+  await until(async () => (stateOf(first.pid) === 'T' ? true : undefined));
+  const { rows: held } = await own.pool.query<{ next: string; epoch: string }>(
+    'SELECT next, epoch FROM log_offsets ORDER BY partition',
+  );
+  expect(held.some(({ next }) => next !== '0')).toBe(true);
   for (let i = 0; i < 5; i++) await deliver(front, ledger.makeLines(300));
   const second = await startServer({ ...env, ROLES: 'processors', LOG_LEVEL: 'info' });
   await ledger.verify(front);
   const { rows: before } = await own.pool.query('SELECT partition, next, epoch FROM log_offsets ORDER BY 1');
   // Each partition was taken over by raising its epoch: nothing of the first's fits any more.
-  for (const [i, { epoch }] of before.entries()) expect(Number(epoch)).toBeGreaterThan(Number(epochs[i] ?? 0));
+  for (const [i, { epoch }] of before.entries()) expect(Number(epoch)).toBeGreaterThan(Number(held[i]?.epoch));
   first.signal('SIGCONT');
   // It finds out that it was left, and joins again as a new member.
   await until(async () => (/no member of the group|not heard of/.test(first.output) ? true : undefined));
