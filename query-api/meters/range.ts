@@ -39,14 +39,16 @@ async function edgeOf(snapshot: Snapshot, query: Asked, edge: 'first' | 'last'):
   if (coarse === undefined) return undefined;
   const day = Math.floor(coarse / DAY) * DAY;
   const within = { from: day, to: day + DAY, shards: null };
-  const minute = await extent([{ source: 'minutes', ...within }]);
+  const isKept = (await daysWithoutMinutes(snapshot, day, day + DAY)).length === 0;
+  const minute = isKept ? await extent([{ source: 'minutes', ...within }]) : undefined;
   if (minute !== undefined) return edge === 'first' ? minute : minute + MINUTE;
   const hour = await extent([{ source: 'hours', ...within }]);
   return hour === undefined ? undefined : edge === 'first' ? hour : hour + HOUR;
 }
 
 /**
- * Minutes may be gone where hours are kept: the first folded hour that is to be read by minutes must have them.
+ * Minutes go with the raw events of a day; what came late afterwards has some again. Where an hour with data is to be read by
+ * minutes that are gone there is no exact answer.
  * @throws TidemarkError `window_too_fine`
  */
 export async function requireMinutes(
@@ -55,23 +57,41 @@ export async function requireMinutes(
   pieces: readonly Piece[],
 ): Promise<void> {
   const folded = Math.max(Number.NEGATIVE_INFINITY, ...snapshot.shards.map((shard) => shard.foldedUntil));
-  const first = pieces.find((piece) => piece.source === 'minutes' && piece.from < folded);
-  if (first === undefined) return;
-  const firstOf = async (piece: Piece): Promise<number | undefined> => {
-    const [row] = await snapshot.all(extentStatement(meter, tenantIds, [piece]));
-    return row?.[0] === null || row?.[0] === undefined ? undefined : Number(row[0]);
-  };
-  const hour = await firstOf({
-    source: 'hours',
-    from: Math.floor(first.from / HOUR) * HOUR,
-    to: Math.min(Math.ceil(first.to / HOUR) * HOUR, folded),
-    shards: first.shards,
+  const asked = pieces.flatMap(({ source, from, to, shards }): Piece[] => {
+    if (source !== 'minutes' || from >= folded) return [];
+    return [
+      {
+        source: 'hours',
+        from: Math.floor(from / HOUR) * HOUR,
+        to: Math.min(Math.ceil(to / HOUR) * HOUR, folded),
+        shards,
+      },
+    ];
   });
-  if (hour === undefined) return;
-  const minute = await firstOf({ source: 'minutes', from: hour, to: hour + HOUR, shards: first.shards });
-  if (minute === undefined)
-    throw new TidemarkError(
-      'window_too_fine',
-      `minutes are not kept as far back as ${new Date(hour).toISOString()}: ask for whole hours`,
-    );
+  const [first, last] = [asked[0], asked.at(-1)];
+  if (first === undefined || last === undefined) return;
+  const days = await daysWithoutMinutes(snapshot, first.from, last.to);
+  const hours = asked.flatMap((piece) =>
+    days
+      .filter((day) => piece.from < day + DAY && piece.to > day)
+      .map((day): Piece => ({ ...piece, from: Math.max(piece.from, day), to: Math.min(piece.to, day + DAY) })),
+  );
+  if (hours.length === 0) return;
+  const [row] = await snapshot.all(extentStatement(meter, tenantIds, hours));
+  const hour = row?.[0];
+  if (hour === null || hour === undefined) return;
+  throw new TidemarkError(
+    'window_too_fine',
+    `minutes are not kept as far back as ${new Date(Number(hour)).toISOString()}: ask for whole hours`,
+  );
+}
+
+/** Starts of days in [from, to) whose minutes went with their raw events, Unix ms. */
+async function daysWithoutMinutes(snapshot: Snapshot, from: number, to: number): Promise<number[]> {
+  const rows = await snapshot.all({
+    text: `SELECT (extract(epoch FROM day::timestamp AT TIME ZONE 'UTC') * 1000)::float8 FROM archived_minutes
+      WHERE day >= ($1::timestamptz AT TIME ZONE 'UTC')::date AND day <= ($2::timestamptz AT TIME ZONE 'UTC')::date`,
+    values: [new Date(from).toISOString(), new Date(to - 1).toISOString()],
+  });
+  return rows.map(([day]) => Number(day));
 }

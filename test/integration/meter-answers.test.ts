@@ -17,7 +17,9 @@ beforeAll(async () => {
   database = await createTestDatabase();
   const { pool } = database;
   const client = await pool.connect();
-  await (await detectEngine(pool)).ensureChunks(client, TIME_TABLES.rollups_hour, [START]);
+  const engine = await detectEngine(pool);
+  await engine.ensureChunks(client, TIME_TABLES.rollups_hour, [START]);
+  await engine.ensureChunks(client, TIME_TABLES.rollups_minute, [START]);
   client.release();
   await pool.query(`INSERT INTO log_offsets (topic, partition, folded_until) VALUES ('t', 0, $1)`, [
     new Date(START + DAY),
@@ -83,7 +85,7 @@ test('a reader whose connection is ended fails alone', async () => {
   await answer.rows.next();
   // As PostgreSQL does with a reader that takes nothing for a minute.
   await database.pool.query(
-    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'`,
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'FETCH%'`,
   );
   await expect(
     (async () => {
@@ -93,7 +95,13 @@ test('a reader whose connection is ended fails alone', async () => {
   expect((await runMeterQuery(database.pool, query({ bySubject: false }))).rows).toHaveLength(10);
 });
 
-test('where minutes are gone, finer windows are refused, whole hours are answered', async () => {
+test('P3: where minutes are gone, finer windows are refused, whole hours are answered', async () => {
+  await database.pool.query('INSERT INTO archived_minutes (day) VALUES ($1)', [new Date(START)]);
+  // A late event makes a minute again, which is not all of its hour.
+  await database.pool.query(
+    `INSERT INTO rollups_minute (bucket, meter_id, shard, tenant_id, group_key, count, sum)
+     SELECT bucket + interval '40 minutes', meter_id, shard, tenant_id, group_key, 1, 1 FROM rollups_hour ORDER BY bucket LIMIT 1`,
+  );
   await expect(runMeterQuery(database.pool, query({ windowSize: 'MINUTE' }))).rejects.toMatchObject({
     code: 'window_too_fine',
   });
