@@ -1,3 +1,4 @@
+import { ConfigResourceTypes } from 'kafkajs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { LogSlice } from '../../sinks/index.ts';
 import { freshName, silentKafka, startKafka, type TestKafka } from '../support/kafka.ts';
@@ -27,6 +28,19 @@ describe('Kafka', () => {
     const name = freshName('partitions');
     await (await kafka.open({ topic: name, partitions: 4 })).close();
     await expect(kafka.open({ topic: name, partitions: 8 })).rejects.toMatchObject({ code: 'invalid_setting' });
+  });
+
+  test('P1: what Kafka answers with an error is not acknowledged', async () => {
+    const log = await kafka.open({ partitions: 1 });
+    const admin = silentKafka(kafka.brokers).admin();
+    await admin.connect();
+    const configEntries = [{ name: 'max.message.bytes', value: '1000' }];
+    const resources = [{ type: ConfigResourceTypes.TOPIC, name: log.topic, configEntries }];
+    await admin.alterConfigs({ validateOnly: false, resources });
+    await admin.disconnect();
+    await expect(log.append([batchOf(0, ['x'.repeat(5_000)])])).rejects.toMatchObject({ name: 'LogUnavailable' });
+    expect(await log.ranges()).toEqual([{ partition: 0, first: 0, end: 0 }]);
+    await log.close();
   });
 
   test('P1: what Kafka no longer keeps is passed over and reported; a log that ends before the offset asked for stops, and says so', async () => {
