@@ -321,7 +321,7 @@ test('P13: appends beyond the buffer are refused at once, and counters say what 
 });
 
 test('P13: a big backlog and a database that stands still: what is fetched ahead stays within its setting; all is counted once it moves again', async () => {
-  const [events, text, prefetch, batch] = [1_500, 20_000, 1 << 20, 20];
+  const [events, text, prefetch, batch] = [3_000, 20_000, 1 << 20, 20];
   const log = await open({ partitions: 4, prefetchBytes: prefetch, batchBytes: 60_000 });
   for (let i = 0; i < events; i += 100)
     await log.append([
