@@ -10,19 +10,24 @@ export async function* fillWindows(
   boundaries: readonly number[],
 ): AsyncGenerator<MeterRow[]> {
   const given = rowByRow(rows);
-  let next = await given.next();
-  for (let w = 1; w < boundaries.length; w++) {
-    const windowStart = boundaries[w - 1] ?? 0;
-    const windowEnd = boundaries[w] ?? 0;
-    const out: MeterRow[] = [];
-    for (const key of groups) {
-      const row = next.done ? undefined : next.value;
-      if (row !== undefined && row.windowStart === windowStart && sameKey(row.key, key)) {
-        out.push(row);
-        next = await given.next();
-      } else out.push({ windowStart, windowEnd, key, value: '0' });
+  try {
+    let next = await given.next();
+    for (let w = 1; w < boundaries.length; w++) {
+      const windowStart = boundaries[w - 1] ?? 0;
+      const windowEnd = boundaries[w] ?? 0;
+      const out: MeterRow[] = [];
+      for (const key of groups) {
+        const row = next.done ? undefined : next.value;
+        if (row !== undefined && row.windowStart === windowStart && sameKey(row.key, key)) {
+          out.push(row);
+          next = await given.next();
+        } else out.push({ windowStart, windowEnd, key, value: '0' });
+      }
+      yield out;
     }
-    yield out;
+  } finally {
+    // A reader that has enough leaves early: what is read from must end then too.
+    await given.return(undefined);
   }
 }
 

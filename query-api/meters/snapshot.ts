@@ -90,7 +90,11 @@ async function* fetchChunks(client: PoolClient, { text, values }: Statement): As
     for (;;) {
       const { rows } = await next;
       // The database is at work on the next rows while these are read.
-      if (rows.length === FETCH) next = fetch();
+      if (rows.length === FETCH) {
+        next = fetch();
+        // Awaited above or below; a failure that comes before is no unhandled rejection.
+        next.catch(() => undefined);
+      }
       if (rows.length > 0) yield rows;
       if (rows.length < FETCH) return;
     }
