@@ -4,7 +4,7 @@
  * few filters; only keys that a filter may have are looked up. Cost stays flat as the set grows.
  */
 import type { ClientBase, Pool } from 'pg';
-import { BlockFilter } from './block-filter.ts';
+import { BlockFilter, probeOf } from './block-filter.ts';
 import { KeyTable, wordAt } from './key-table.ts';
 import {
   beginMerge,
@@ -117,7 +117,8 @@ class KeySet implements ClaimStore {
     const fresh = new Uint8Array(count);
     const batch = this.#batch;
     batch.clear();
-    const candidates: Candidate[] = [];
+    const places = new Int32Array(count);
+    let size = 0;
     for (let i = 0; i < count; i++) {
       const a = wordAt(keys, i, 0);
       const b = wordAt(keys, i, 1);
@@ -125,11 +126,14 @@ class KeySet implements ClaimStore {
       const d = wordAt(keys, i, 3);
       if (this.#recent.has(a, b, c, d) || !batch.add(a, b, c, d)) continue;
       fresh[i] = 1;
-      for (let r = 0; r < this.#runs.length; r++) {
-        const run = this.#runs[r];
-        if (run !== undefined && (run.filter === null || run.filter.mayHave(c, d))) candidates.push({ key: i, run });
-      }
+      places[size++] = i;
     }
+    // Run by run, not key by key: the reads of one filter are near each other, and do not wait for each other.
+    const probe = probeOf(keys, places.subarray(0, size));
+    const candidates: Candidate[] = [];
+    for (const run of this.#runs)
+      for (const at of run.filter?.mayHave(probe) ?? probe.places.keys())
+        candidates.push({ key: probe.places[at] as number, run });
     this.#lookups += candidates.length;
     for (const key of await findClaimed(database, this.#shard, keys, candidates)) fresh[key] = 0;
     return fresh;
@@ -285,7 +289,7 @@ class KeySet implements ClaimStore {
   }
 
   #mayCache(keys: number): boolean {
-    return this.#options.budget.used + keys * 1.5 <= this.#options.budget.bytes;
+    return this.#options.budget.used + BlockFilter.bytesFor(keys) <= this.#options.budget.bytes;
   }
 
   #cache(run: Run, filter: BlockFilter): void {

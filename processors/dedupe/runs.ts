@@ -29,10 +29,24 @@ export function pageOf(high: number, pages: number): number {
 }
 
 const PAGES = 'COPY dedupe_pages (shard, run, page, keys) FROM STDIN (FORMAT binary)';
+/**
+ * Pages are searched where they are: a page would be a hundred times the answer. `position` finds the first place of
+ * the sixteen bytes; one between two keys is hardly ever seen, and is no answer: then the keys are compared one by one.
+ */
 const LOOK_UP = `
-  SELECT p.run::float8 AS run, p.page, p.keys
-  FROM (SELECT DISTINCT run, page FROM unnest($2::bigint[], $3::int[]) AS u(run, page)) AS k
-  JOIN dedupe_pages AS p ON p.shard = $1 AND p.run = k.run AND p.page = k.page`;
+  SELECT asked
+  FROM (
+    SELECT asked, key, keys, position(key IN keys) AS at
+    FROM (
+      SELECT asked::int - 1 AS asked, run, page, substr($4::bytea, (asked::int - 1) * ${KEY_BYTES} + 1, ${KEY_BYTES}) AS key
+      FROM unnest($2::bigint[], $3::int[]) WITH ORDINALITY AS u(run, page, asked)
+    ) AS q
+    JOIN dedupe_pages AS p ON p.shard = $1 AND p.run = q.run AND p.page = q.page
+    OFFSET 0
+  ) AS found
+  WHERE at > 0 AND (at % ${KEY_BYTES} = 1 OR EXISTS (
+    SELECT FROM generate_series(1, length(keys), ${KEY_BYTES}) AS s(start) WHERE substr(keys, start, ${KEY_BYTES}) = key
+  ))`;
 
 /** Writes sorted keys as pages of a run that has `pages` pages in all. Only whole pages: the keys of a page come together. */
 export async function writePages(
@@ -85,34 +99,21 @@ export async function findClaimed(
   shard: number,
   keys: Buffer,
   candidates: readonly Candidate[],
-): Promise<Set<number>> {
-  const claimed = new Set<number>();
-  if (candidates.length === 0) return claimed;
-  const pages = candidates.map(({ key, run }) => pageOf(wordAt(keys, key, 0), run.pages));
-  const { rows } = await (database as Pool).query<{ run: number; page: number; keys: Buffer }>({
+): Promise<number[]> {
+  if (candidates.length === 0) return [];
+  const asked = Buffer.allocUnsafe(candidates.length * KEY_BYTES);
+  candidates.forEach(({ key }, i) => {
+    keys.copy(asked, i * KEY_BYTES, key * KEY_BYTES, (key + 1) * KEY_BYTES);
+  });
+  const { rows } = await (database as Pool).query<{ asked: number }>({
     name: 'dedupe_look_up',
     text: LOOK_UP,
-    values: [shard, candidates.map(({ run }) => run.run), pages],
+    values: [
+      shard,
+      candidates.map(({ run }) => run.run),
+      candidates.map(({ key, run }) => pageOf(wordAt(keys, key, 0), run.pages)),
+      asked,
+    ],
   });
-  const found = new Map(rows.map((row) => [`${row.run}/${row.page}`, row.keys]));
-  candidates.forEach(({ key, run }, i) => {
-    const page = found.get(`${run.run}/${pages[i]}`);
-    if (page !== undefined && holds(page, keys, key)) claimed.add(key);
-  });
-  return claimed;
-}
-
-/** Binary search of a sorted page. */
-function holds(page: Buffer, keys: Buffer, key: number): boolean {
-  let low = 0;
-  let high = page.length / KEY_BYTES - 1;
-  const at = key * KEY_BYTES;
-  while (low <= high) {
-    const middle = (low + high) >>> 1;
-    const order = page.compare(keys, at, at + KEY_BYTES, middle * KEY_BYTES, middle * KEY_BYTES + KEY_BYTES);
-    if (order === 0) return true;
-    if (order < 0) low = middle + 1;
-    else high = middle - 1;
-  }
-  return false;
+  return rows.flatMap((row) => candidates[row.asked]?.key ?? []);
 }

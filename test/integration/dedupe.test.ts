@@ -91,6 +91,33 @@ test('P2: claims equal a plain set, through seals, merges, failed batches, reloa
   );
 }, 120_000);
 
+test('P2: bytes that stand across two keys of a page are no key', async () => {
+  const { pool } = database;
+  await pool.query('TRUNCATE dedupe_blocks, dedupe_runs, dedupe_pages');
+  const low = Buffer.from(`${'00'.repeat(8)}${'ee'.repeat(8)}`, 'hex');
+  const middle = Buffer.from('11'.repeat(16), 'hex');
+  // The end of the first and the beginning of the second: in the page before the key itself, which sorts last.
+  const across = Buffer.concat([low.subarray(8), middle.subarray(0, 8)]);
+  for (const [held, fresh] of [
+    [[low, middle], 1],
+    [[low, middle, across], 0],
+  ] as const) {
+    // Without memory for filters every key is looked up.
+    const set = await openKeySet(pool, 1, {
+      sealKeys: held.length,
+      windowMs: 35 * DAY,
+      budget: openFilterBudget(0),
+      now: () => 1_000,
+    });
+    const client = await pool.connect();
+    set.add(Buffer.concat(held), held.length);
+    await set.maintain(client, async () => undefined, 1_000);
+    client.release();
+    expect(set.stats()).toMatchObject({ recent: 0, filterBytes: 0 });
+    expect([...(await set.claim(pool, Buffer.concat([across, middle]), 2))]).toEqual([fresh, 0]);
+  }
+});
+
 test('P2, P13: keys are remembered for the window and then forgotten', async () => {
   const { pool } = database;
   await pool.query('TRUNCATE dedupe_blocks, dedupe_runs, dedupe_pages');
