@@ -59,16 +59,27 @@ export class BlockFilter {
       this.#words[at + i] = (this.#words[at + i] as number) | (1 << (Math.imul(low, SALT[i] as number) >>> 27));
   }
 
-  /** Which keys may be in the set? The others certainly are not. @returns their indexes in the probe */
-  mayHave({ highs, lows }: Probe): number[] {
+  /**
+   * Which keys may be in the set? The others certainly are not. Some words are asked without a branch, so that the
+   * reads of many blocks are under way at once; only keys that pass are asked about the rest.
+   * @returns their indexes in the probe
+   */
+  mayHave({ highs, lows, passed }: Probe): number[] {
     const words = this.#words;
-    const found: number[] = [];
-    next: for (let k = 0; k < highs.length; k++) {
+    let count = 0;
+    for (let k = 0; k < highs.length; k++) {
       const at = this.#blockOf(highs[k] as number);
       const low = lows[k] as number;
-      for (let i = 0; i < WORDS; i++)
-        if (((words[at + i] as number) & (1 << (Math.imul(low, SALT[i] as number) >>> 27))) === 0) continue next;
-      found.push(k);
+      passed[count] = k;
+      count += bitOf(words, at, 0, low) & bitOf(words, at, 1, low) & bitOf(words, at, 2, low);
+    }
+    const found: number[] = [];
+    for (let p = 0; p < count; p++) {
+      const k = passed[p] as number;
+      const at = this.#blockOf(highs[k] as number);
+      let word = 3;
+      while (word < WORDS && bitOf(words, at, word, lows[k] as number) === 1) word++;
+      if (word === WORDS) found.push(k);
     }
     return found;
   }
@@ -78,6 +89,11 @@ export class BlockFilter {
   }
 }
 
+/** The key's bit in one word of the block that begins at `at`. */
+function bitOf(words: Int32Array, at: number, word: number, low: number): number {
+  return ((words[at + word] as number) >>> (Math.imul(low, SALT[word] as number) >>> 27)) & 1;
+}
+
 /** Keys that filters are asked about, in ascending order of blocks: whatever its size, a filter is read in one direction. */
 export interface Probe {
   /** the two words of each key that filters look at */
@@ -85,6 +101,8 @@ export interface Probe {
   readonly lows: Int32Array;
   /** index of each key in the batch */
   readonly places: Int32Array;
+  /** room for the indexes of keys that a filter looks at again */
+  readonly passed: Int32Array;
 }
 
 const BUCKET_BITS = 12;
@@ -106,5 +124,6 @@ export function probeOf(keys: Buffer, places: Int32Array): Probe {
     highs: ordered.map((place) => wordAt(keys, place, 2)),
     lows: ordered.map((place) => wordAt(keys, place, 3)),
     places: ordered,
+    passed: new Int32Array(ordered.length),
   };
 }
