@@ -134,7 +134,11 @@ export const withdrawalRoutes: FastifyPluginAsync<QueryOptions> = async (app, op
       const all = await settled();
       const found = await find(id, tenants, source);
       if (found !== undefined) return found;
-      if (all) throw new TidemarkError('not_found', `there is no event ${id} among the raw events`);
+      if (all)
+        throw new TidemarkError(
+          'not_found',
+          `there is no event ${id} in the database; one of an archived day is there once the day is recalled`,
+        );
       if (performance.now() > deadline)
         throw new TidemarkError('overloaded', 'the event may not be processed yet: try again later', {
           headers: { 'retry-after': '5' },
