@@ -1,21 +1,6 @@
 /** What processors need of tiering: raw events that have left the database. The composition root gives it to them. */
 import type { ClientBase, Pool } from 'pg';
-
-/** A raw event as the archive has it. */
-export interface ArchivedEvent {
-  /** Unix ms */
-  timestamp: number;
-  /** claim key, a UUID's text */
-  key: string;
-  shard: number;
-  log_offset: number;
-  tenant_id: string;
-  type: string;
-  user_id: string | null;
-  request_id: string | null;
-  /** JSON text: numbers have all their digits */
-  data: string;
-}
+import type { RawEventRow } from '../schemas/index.ts';
 
 /** [from, to) in Unix ms, within one day. */
 export interface ArchivedRange {
@@ -31,7 +16,7 @@ export interface ArchivedDay {
   /** another one, or none, as soon as rows move between database and archive */
   version: string;
   /** Each event once, in any order, a few thousand in memory. @throws TidemarkError `archive_frozen`, `archive_damaged` */
-  read(range: ArchivedRange): AsyncIterable<ArchivedEvent[]>;
+  read(range: ArchivedRange): AsyncIterable<RawEventRow[]>;
 }
 
 export interface ArchivedEvents {

@@ -3,12 +3,12 @@ import { DefinitionWatch } from './definitions.ts';
 import { PartitionOwner } from './partition-owner.ts';
 import type { ProcessorDeps, ProcessorMetrics } from './ports.ts';
 
-export type { ArchivedDay, ArchivedEvent, ArchivedEvents, ArchivedRange } from './archived-events.ts';
+export type { ArchivedDay, ArchivedEvents, ArchivedRange } from './archived-events.ts';
 export { type BackfillDeps, createBackfillJob } from './backfill/index.ts';
 export type { ProcessorDeps, ProcessorMetrics, ProcessorSettings, Step } from './ports.ts';
 export { STEPS } from './ports.ts';
-export { createVerifyJob } from './recount/job.ts';
 export type { Difference } from './recount/compare.ts';
+export { createVerifyJob } from './recount/job.ts';
 export { type VerifyDeps, type VerifyRequest, type VerifyResult, verifyRollups } from './recount/verify.ts';
 export { type CoarseDay, foldCoarse } from './rollups/fold-coarse.ts';
 

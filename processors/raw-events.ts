@@ -1,27 +1,10 @@
 import { isUtf8 } from 'node:buffer';
 import { Decimal, parseDecimal } from '../metering/index.ts';
-import { ATTRIBUTE_COLUMNS, type AttributeColumn, KIND } from '../schemas/index.ts';
-import type { BinaryCopy } from '../sinks/index.ts';
+import { ATTRIBUTE_COLUMNS, type AttributeColumn, KIND, RAW_EVENT_COLUMNS } from '../schemas/index.ts';
+import { type BinaryCopy, quoteIdentifier } from '../sinks/index.ts';
 import { ABSENT, type AttributeNames, type EventView } from './event-view.ts';
 
-/** Columns in the order in which `writeRawEvent` writes them. */
-const COLUMNS = [
-  '"timestamp"',
-  'received_at',
-  'log_offset',
-  'shard',
-  'tenant_id',
-  'key',
-  'keyed_by_source',
-  'idempotency_key',
-  'source',
-  'type',
-  'user_id',
-  'request_id',
-  ...ATTRIBUTE_COLUMNS.map((column) => column.name),
-  'data',
-];
-export const COPY_EVENTS = `COPY events (${COLUMNS.join(', ')}) FROM STDIN (FORMAT binary)`;
+export const COPY_EVENTS = `COPY events (${RAW_EVENT_COLUMNS.map(quoteIdentifier).join(', ')}) FROM STDIN (FORMAT binary)`;
 
 const INT4_MAX = 2_147_483_647;
 const DOT = 46;
@@ -66,7 +49,7 @@ export class RawEventWriter {
   ): RawFault {
     const mark = copy.mark();
     this.#bad = false;
-    copy.row(COLUMNS.length);
+    copy.row(RAW_EVENT_COLUMNS.length);
     copy.timestamptz(event.timestamp);
     copy.timestamptz(event.receivedAt);
     copy.int8(place.offset);

@@ -3,8 +3,7 @@
  * that the same code counts both. Rows of the archive are read in the same way.
  */
 import type { ClientBase } from 'pg';
-import { ATTRIBUTE_COLUMNS, KIND, LIMITS, VOID_TYPE } from '../schemas/index.ts';
-import type { ArchivedEvent } from './archived-events.ts';
+import { ATTRIBUTE_COLUMNS, KIND, LIMITS, type RawEventRow, VOID_TYPE } from '../schemas/index.ts';
 import { ABSENT, type AttributeNames, EventView } from './event-view.ts';
 import { JsonSource } from './json-source.ts';
 
@@ -114,7 +113,7 @@ export class StoredEvents {
   }
 
   /** Makes an archived row the event of `view`. */
-  openArchived(event: ArchivedEvent): Stored {
+  openArchived(event: RawEventRow): Stored {
     const { timestamp, shard, log_offset: offset, type, user_id: user, request_id: request } = event;
     const tenantId = bytesOf(event.tenant_id);
     const key = bytesOf(event.key);

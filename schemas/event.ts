@@ -58,6 +58,40 @@ export const ATTRIBUTE_COLUMNS: readonly AttributeColumn[] = [
   { name: 'delta', holds: 'numeric' },
 ];
 
+/** Columns of the raw table that are written, in the order in which COPY writes them. */
+export const RAW_EVENT_COLUMNS: readonly string[] = [
+  'timestamp',
+  'received_at',
+  'log_offset',
+  'shard',
+  'tenant_id',
+  'key',
+  'keyed_by_source',
+  'idempotency_key',
+  'source',
+  'type',
+  'user_id',
+  'request_id',
+  ...ATTRIBUTE_COLUMNS.map((column) => column.name),
+  'data',
+];
+
+/** A raw event as it is read again, wherever it stands. */
+export interface RawEventRow {
+  /** Unix ms */
+  timestamp: number;
+  /** claim key, a UUID's text */
+  key: string;
+  shard: number;
+  log_offset: number;
+  tenant_id: string;
+  type: string;
+  user_id: string | null;
+  request_id: string | null;
+  /** JSON text: numbers have all their digits */
+  data: string;
+}
+
 /** An event of plain values, for tests, imports and reading; the hot path works on bytes. */
 export interface PlainEvent {
   tenant: string;

@@ -9,7 +9,7 @@ export * from './operations/holds.ts';
 export * from './operations/lifecycle.ts';
 export * from './ports.ts';
 export { archivedEventsOf } from './reading/days.ts';
-export { claimKeyOf, type RawEventQuery, type RawEventRow, readRawEvents } from './reading/raw-events.ts';
+export { type RawEventQuery, readRawEvents } from './reading/raw-events.ts';
 export * from './reading/reader.ts';
 export { type RecallResult, recallDay, requireRecallable } from './recall/recall.ts';
 export * from './restore.ts';

@@ -1,6 +1,6 @@
 import type { ClientBase, Pool } from 'pg';
-import { type Meter, VOID_TYPE } from '../../schemas/index.ts';
-import type { ArchivedDay, ArchivedEvent } from '../archived-events.ts';
+import { type Meter, type RawEventRow, VOID_TYPE } from '../../schemas/index.ts';
+import type { ArchivedDay } from '../archived-events.ts';
 import { AttributeNames } from '../event-view.ts';
 import { meterAttributes } from '../rollups/compile.ts';
 import { type KnownTenant, Rollups } from '../rollups/rollups.ts';
@@ -84,7 +84,7 @@ export class Recount<S extends Share> {
       for (const event of events) this.#takeArchived(event, leftOut);
   }
 
-  #takeArchived(event: ArchivedEvent, leftOut: ReadonlySet<string>): void {
+  #takeArchived(event: RawEventRow, leftOut: ReadonlySet<string>): void {
     if (event.type === VOID_TYPE || !this.#byShard.has(event.shard)) return;
     if (leftOut.has(`${event.shard} ${event.key}`) || leftOut.has(event.tenant_id)) return;
     this.#take(this.#stored.openArchived(event));

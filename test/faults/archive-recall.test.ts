@@ -3,20 +3,21 @@ import {
   dayOf,
   openArchiveReader,
   RECALL_STEPS,
-  readRawEvents,
   recallDay,
   runArchive,
   type TieringDeps,
   verifyArchive,
 } from '../../tiering/index.ts';
-import { always, archiver, makeTiering, NOW, TEST_TIERING, takeIn } from '../support/archive.ts';
+import { always, archiver, makeTiering, NOW, TEST_TIERING } from '../support/archive.ts';
+import { expectWhole, takeInDay } from '../support/archive-ledger.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
-import { event, openTestLog } from '../support/processors.ts';
+import { openTestLog } from '../support/processors.ts';
 import { until } from '../support/server.ts';
 
 const DAY = 86_400_000;
 const FIRST = Date.UTC(2026, 0, 1);
 const EVENTS = 1_200;
+const SEVENTH = `${dayOf(FIRST)}-7`;
 /** Where what is known of the day, in the database or the store, has just changed. */
 const LEAVING = ['part-stored', 'manifest-stored', 'written', 'verified', 'checked', 'detached', 'dropped'] as const;
 
@@ -38,35 +39,8 @@ afterAll(async () => {
   deps.dispose();
 });
 
-async function add(count: number): Promise<void> {
-  const all = Array.from({ length: count }, (_, i) => {
-    const key = `k-${sent.size + i}`;
-    return event(key, { tenant: `tenant-${i % 2}`, timestamp: FIRST + ((i * 37_000) % DAY), request_id: key });
-  });
-  await takeIn(database.pool, all, log);
-  for (const one of all) sent.add(one.idempotency_key);
-}
-
-/** Every event once, wherever it is. */
-async function requireWhole(): Promise<void> {
-  const reader = openArchiveReader(deps);
-  const { rows: tenants } = await database.pool.query<{ id: string }>('SELECT id FROM tenants');
-  const { rows: positions } = await database.pool.query<{ shard: number; next: number }>(
-    'SELECT shard, next::float8 AS next FROM log_offsets',
-  );
-  const seen: string[] = [];
-  for (const { id } of tenants)
-    for await (const rows of readRawEvents(database.pool, reader, {
-      tenantId: id,
-      from: FIRST,
-      to: FIRST + DAY,
-      positions,
-    }))
-      for (const row of rows) seen.push(row.request_id ?? '');
-  await reader.close();
-  expect(seen.length).toBe(sent.size);
-  expect(new Set(seen)).toEqual(sent);
-}
+const add = (count: number) => takeInDay(database.pool, log, sent, FIRST, count);
+const requireWhole = () => expectWhole(deps, sent, FIRST, FIRST + DAY);
 
 const inDatabase = async () =>
   (await database.pool.query<{ n: number }>('SELECT count(*)::int AS n FROM events')).rows[0]?.n;
@@ -129,7 +103,7 @@ describe('P9: a day on its way back', () => {
     async (step) => {
       await recall();
       // Something was changed, and something came late: the day is written as a whole.
-      await database.pool.query(`UPDATE events SET model = $1 WHERE request_id = 'k-7'`, [step]);
+      await database.pool.query('UPDATE events SET model = $1 WHERE request_id = $2', [step, SEVENTH]);
       await add(2);
       await recallDay(deps, always(), dayOf(FIRST), 0);
       const ended = await archiver(database.url, deps.root, { step });
@@ -137,7 +111,7 @@ describe('P9: a day on its way back', () => {
       await requireWhole();
       await release();
       const reader = openArchiveReader(deps);
-      const [changed] = await reader.search({ tenantIds: null, from: FIRST, to: FIRST + DAY, requestId: 'k-7' }, 10);
+      const [changed] = await reader.search({ tenantIds: null, from: FIRST, to: FIRST + DAY, requestId: SEVENTH }, 10);
       await reader.close();
       expect(changed?.data).toContain(`"model":"${step}"`);
     },

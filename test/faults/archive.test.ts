@@ -1,18 +1,11 @@
 import { openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import {
-  ARCHIVE_STEPS,
-  dayOf,
-  openArchiveReader,
-  readRawEvents,
-  runArchive,
-  type TieringDeps,
-  verifyArchive,
-} from '../../tiering/index.ts';
-import { always, archiver, makeTiering, TEST_TIERING, takeIn } from '../support/archive.ts';
+import { ARCHIVE_STEPS, dayOf, runArchive, type TieringDeps, verifyArchive } from '../../tiering/index.ts';
+import { always, archiver, makeTiering, TEST_TIERING } from '../support/archive.ts';
+import { expectWhole, takeInDay } from '../support/archive-ledger.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
-import { event, openTestLog } from '../support/processors.ts';
+import { openTestLog } from '../support/processors.ts';
 import { until } from '../support/server.ts';
 
 const DAY = 86_400_000;
@@ -43,35 +36,8 @@ async function newDay(count = EVENTS): Promise<number> {
   return start;
 }
 
-async function addTo(start: number, count: number): Promise<void> {
-  const all = Array.from({ length: count }, (_, i) => {
-    const key = `${dayOf(start)}-${sent.size + i}`;
-    return event(key, { tenant: `tenant-${i % 2}`, timestamp: start + ((i * 37_000) % DAY), request_id: key });
-  });
-  await takeIn(database.pool, all, log);
-  for (const one of all) sent.add(one.idempotency_key);
-}
-
-/** Everything, as readers find it in the database and the archive together: each event once. */
-async function requireWhole(): Promise<void> {
-  const reader = openArchiveReader(deps);
-  const { rows: tenants } = await database.pool.query<{ id: string }>('SELECT id FROM tenants');
-  const { rows: positions } = await database.pool.query<{ shard: number; next: number }>(
-    'SELECT shard, next::float8 AS next FROM log_offsets',
-  );
-  const seen: string[] = [];
-  for (const { id } of tenants)
-    for await (const rows of readRawEvents(database.pool, reader, {
-      tenantId: id,
-      from: FIRST,
-      to: FIRST + days * DAY,
-      positions,
-    }))
-      for (const row of rows) seen.push(row.request_id ?? '');
-  await reader.close();
-  expect(seen.length).toBe(sent.size);
-  expect(new Set(seen)).toEqual(sent);
-}
+const addTo = (start: number, count: number) => takeInDay(database.pool, log, sent, start, count);
+const requireWhole = () => expectWhole(deps, sent, FIRST, FIRST + days * DAY);
 
 /** Runs until nothing is left to do: a killed archiver's lease ends by itself. */
 async function finish(): Promise<void> {

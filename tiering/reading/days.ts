@@ -1,7 +1,8 @@
 import type { ClientBase, Pool } from 'pg';
+import type { RawEventRow } from '../../schemas/index.ts';
 import { archivedDays } from '../archive/day-state.ts';
 import { dayOf, startOf } from '../layout.ts';
-import { type RawEventRow, toRaw } from './raw-events.ts';
+import { toRaw } from './raw-events.ts';
 import type { ArchiveReader, ArchiveSearch } from './reader.ts';
 
 const EARLIEST = '0001-01-01';

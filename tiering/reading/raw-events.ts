@@ -1,6 +1,5 @@
-import { createHash } from 'node:crypto';
 import type { Pool, PoolClient } from 'pg';
-import { VOID_TYPE } from '../../schemas/index.ts';
+import { claimKeyOf, type RawEventRow, VOID_TYPE, VOIDED } from '../../schemas/index.ts';
 import { archivedDays, type DayRow } from '../archive/day-state.ts';
 import { HOT_DATA } from '../archive/row-sql.ts';
 import { dayOf } from '../layout.ts';
@@ -8,22 +7,6 @@ import type { ArchivedEvent, ArchiveReader } from './reader.ts';
 
 /** Rows fetched at once. */
 const PAGE = 2_000;
-
-/** A raw event, wherever it was. */
-export interface RawEventRow {
-  /** Unix ms */
-  timestamp: number;
-  /** claim key, a UUID's text */
-  key: string;
-  shard: number;
-  log_offset: number;
-  tenant_id: string;
-  type: string;
-  user_id: string | null;
-  request_id: string | null;
-  /** JSON text */
-  data: string;
-}
 
 /** [from, to) in Unix ms; `positions`: only records below them, by shard. */
 export interface RawEventQuery {
@@ -105,7 +88,7 @@ async function* pagesOf(client: PoolClient): AsyncIterable<RawEventRow[]> {
 
 export const toRaw = (row: ArchivedEvent): RawEventRow => ({
   timestamp: row.at,
-  key: claimKeyOf(row),
+  key: keyOfArchived(row),
   shard: row.shard,
   log_offset: row.log_offset,
   tenant_id: row.tenant_id,
@@ -115,10 +98,11 @@ export const toRaw = (row: ArchivedEvent): RawEventRow => ({
   data: row.data,
 });
 
-/** SHA-256(tenant, 0x00, [source, 0x00,] key) cut to 128 bits: what the processors claimed it by. */
-export function claimKeyOf(event: ArchivedEvent): string {
-  const hash = createHash('sha256').update(event.customer_id).update('\0');
-  if (event.keyed_by_source) hash.update(event.source ?? '').update('\0');
-  const hex = hash.update(event.idempotency_key).digest('hex');
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`;
-}
+/** What the processors claimed an archived event by; a void by the key of the event that it voids. */
+export const keyOfArchived = (event: ArchivedEvent): string =>
+  claimKeyOf({
+    tenant: event.customer_id,
+    source: event.source,
+    keyedBySource: event.keyed_by_source,
+    key: event.type === VOID_TYPE ? `${event.idempotency_key}${VOIDED}` : event.idempotency_key,
+  });

@@ -1,33 +1,11 @@
 /** A row of the archive as the row of the database that it was made of (see archive/row-sql.ts). */
 import { Decimal, parseDecimal } from '../../metering/index.ts';
-import {
-  ATTRIBUTE_COLUMNS,
-  type AttributeColumn,
-  claimKeyOf,
-  TidemarkError,
-  VOID_TYPE,
-  VOIDED,
-} from '../../schemas/index.ts';
+import { ATTRIBUTE_COLUMNS, type AttributeColumn, RAW_EVENT_COLUMNS, TidemarkError } from '../../schemas/index.ts';
 import { type BinaryCopy, quoteIdentifier } from '../../sinks/index.ts';
+import { keyOfArchived } from '../reading/raw-events.ts';
 import type { ArchivedEvent } from '../reading/reader.ts';
 
-const COLUMNS = [
-  'timestamp',
-  'received_at',
-  'stored_at',
-  'log_offset',
-  'shard',
-  'tenant_id',
-  'key',
-  'keyed_by_source',
-  'idempotency_key',
-  'source',
-  'type',
-  'user_id',
-  'request_id',
-  ...ATTRIBUTE_COLUMNS.map((column) => column.name),
-  'data',
-];
+const COLUMNS = [...RAW_EVENT_COLUMNS, 'stored_at'];
 
 /** COPY of rows into a table with the columns of the raw events. */
 export const copyStored = (table: string): string =>
@@ -41,11 +19,10 @@ export function writeStoredRow(copy: BinaryCopy, event: ArchivedEvent): void {
   copy.row(COLUMNS.length);
   copy.timestamptz(event.at);
   copy.timestamptz(event.received_at);
-  copy.timestamptz(event.received_at);
   copy.int8(event.log_offset);
   copy.int4(event.shard);
   copy.uuid(bytesOf(event.tenant_id), 0);
-  copy.uuid(bytesOf(keyOf(event)), 0);
+  copy.uuid(bytesOf(keyOfArchived(event)), 0);
   copy.bool(event.keyed_by_source);
   copy.text(event.idempotency_key);
   optional(copy, event.source);
@@ -53,17 +30,10 @@ export function writeStoredRow(copy: BinaryCopy, event: ArchivedEvent): void {
   optional(copy, event.user_id);
   optional(copy, event.request_id);
   writeData(copy, event.data);
+  copy.timestamptz(event.received_at);
 }
 
 const bytesOf = (uuid: string): Buffer => Buffer.from(uuid.replaceAll('-', ''), 'hex');
-
-const keyOf = (event: ArchivedEvent): string =>
-  claimKeyOf({
-    tenant: event.customer_id,
-    source: event.source,
-    keyedBySource: event.keyed_by_source,
-    key: event.type === VOID_TYPE ? `${event.idempotency_key}${VOIDED}` : event.idempotency_key,
-  });
 
 function optional(copy: BinaryCopy, text: string | null): void {
   if (text === null) copy.null();
