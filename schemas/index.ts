@@ -7,6 +7,7 @@ export * from './event.ts';
 export * from './jobs.ts';
 export * from './meters.ts';
 export * from './principal.ts';
+export { type Rate, ROLES, type Role } from './setting-kinds.ts';
 export * from './settings.ts';
 export * from './time-tables.ts';
 export * from './withdrawals.ts';

@@ -3,78 +3,27 @@
  */
 import { TidemarkError } from './errors.ts';
 import type { Tier } from './principal.ts';
-
-export interface Rate {
-  /** events a second */
-  perSecond: number;
-  /** events that may come at once */
-  burst: number;
-}
-
-export const ROLES = ['ingest', 'processors', 'query', 'jobs'] as const;
-export type Role = (typeof ROLES)[number];
-
-interface Setting<T> {
-  /** shown in the manual; undefined: unset */
-  initial: string | undefined;
-  about: string;
-  secret?: true;
-  /** @throws Error with what is wrong */
-  parse(text: string): T;
-}
-
-const text = (initial: string, about: string): Setting<string> & { initial: string } => ({
-  initial,
-  about,
-  parse: (value) => value,
-});
-/** Unset by default. */
-type Optional<T> = Setting<T> & { initial: undefined };
-const secret = (about: string, least = 0): Optional<string> => ({
-  initial: undefined,
-  about,
-  secret: true,
-  parse: (value) => {
-    if (value.length < least) throw new Error(`must have at least ${least} characters`);
-    return value;
-  },
-});
-const optional = <T>(about: string, parse: (value: string) => T): Setting<T> & { initial: undefined } => ({
-  initial: undefined,
-  about,
-  parse,
-});
-const integer = (initial: number, least: number, most: number, about: string): Setting<number> => ({
-  initial: String(initial),
-  about,
-  parse: (value) => {
-    const number = Number(value);
-    if (!/^\d+$/.test(value) || number < least || number > most)
-      throw new Error(`must be a whole number from ${least} to ${most}`);
-    return number;
-  },
-});
-const choice = <const T extends string>(initial: NoInfer<T>, of: readonly T[], about: string): Setting<T> => ({
-  initial,
-  about,
-  parse: (value) => {
-    const found = of.find((one) => one === value);
-    if (found === undefined) throw new Error(`must be one of ${of.join(', ')}`);
-    return found;
-  },
-});
-const rate = (initial: string, about: string): Setting<Rate | null> => ({
-  initial,
-  about,
-  parse: (value) => {
-    if (value === 'none') return null;
-    const match = /^(\d{1,9}):(\d{1,9})$/.exec(value);
-    const perSecond = Number(match?.[1]);
-    const burst = Number(match?.[2]);
-    if (!(perSecond >= 1 && burst >= 1)) throw new Error('must be "<events a second>:<burst>" or "none"');
-    return { perSecond, burst };
-  },
-});
+import {
+  choice,
+  integer,
+  type Optional,
+  optional,
+  parseBrokers,
+  parseBucket,
+  parseDatabaseUrl,
+  parseHttpUrl,
+  parsePrefix,
+  parseRoles,
+  parseSmtpUrl,
+  parseSpread,
+  type Rate,
+  ROLES,
+  type Role,
+  rate,
+  type Setting,
+  secret,
+  text,
+} from './setting-kinds.ts';
 
 const TABLE = {
   PORT: integer(8080, 0, 65535, 'TCP port of the HTTP server; 0 takes a free one'),
@@ -363,59 +312,4 @@ export function ratesOf(settings: Settings): Record<Tier, Rate | null> {
     enterprise: settings.RATE_ENTERPRISE,
     discovered: settings.RATE_DISCOVERED,
   };
-}
-
-function parseDatabaseUrl(value: string): string {
-  const url = URL.parse(value);
-  // The value holds a password: it is not repeated.
-  if (url === null || !/^postgres(ql)?:$/.test(url.protocol)) throw new Error('must be a postgres:// URL');
-  return value;
-}
-
-function parseBucket(value: string): string {
-  if (!/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(value)) throw new Error('must be the name of an S3 bucket');
-  return value;
-}
-
-function parseHttpUrl(value: string): string {
-  const url = URL.parse(value);
-  if (url === null || !/^https?:$/.test(url.protocol)) throw new Error('must be an http:// or https:// URL');
-  return value;
-}
-
-function parsePrefix(value: string): string {
-  if (!/^([\w=.-]+(\/[\w=.-]+)*)?$/.test(value)) throw new Error('must be made of letters, digits, and = . _ - /');
-  return value;
-}
-
-function parseBrokers(value: string): readonly string[] {
-  const brokers = value.split(',').map((part) => part.trim());
-  if (brokers.some((broker) => !/^[^\s:/]+:\d{1,5}$/.test(broker))) throw new Error('must be "host:port,host:port,…"');
-  return brokers;
-}
-
-function parseSmtpUrl(value: string): string {
-  const url = URL.parse(value);
-  // The value may hold a password: it is not repeated.
-  if (url === null || !/^smtps?:$/.test(url.protocol)) throw new Error('must be a smtp:// or smtps:// URL');
-  return value;
-}
-
-function parseRoles(value: string): ReadonlySet<Role> {
-  const roles = value.split(',').map((part) => part.trim());
-  const known = ROLES.filter((role) => roles.includes(role));
-  if (known.length === 0 || roles.some((role) => !ROLES.some((one) => one === role)))
-    throw new Error(`must list some of ${ROLES.join(', ')}`);
-  return new Set(known);
-}
-
-function parseSpread(value: string): ReadonlyMap<string, number> {
-  const spread = new Map<string, number>();
-  for (const part of value.split(',').filter((one) => one.trim() !== '')) {
-    const match = /^\s*(.+)=(\d{1,4})\s*$/.exec(part);
-    const count = Number(match?.[2]);
-    if (match?.[1] === undefined || count < 1) throw new Error(`must be "customer=partitions,…", not "${part}"`);
-    spread.set(match[1], count);
-  }
-  return spread;
 }
