@@ -1,7 +1,6 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
+import { startProcess } from '../cli/demo/child-server.ts';
 import { openReader } from '../cli/demo/totals.ts';
 import { databaseOf } from './external-database.ts';
 
@@ -17,42 +16,10 @@ export interface BenchServer {
   stop(): Promise<void>;
 }
 
-const ADDRESS = /listens on (http:\S+)/;
-
-/** Runs a file as a process of its own and waits for its address. */
-export async function run(
-  file: string,
-  args: string[],
-  env: Record<string, string>,
-): Promise<{ url: string; child: ChildProcess; stop(): Promise<void> }> {
-  const child = spawn(process.execPath, [fileURLToPath(new URL(file, import.meta.url)), ...args], {
-    env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  const url = await new Promise<string>((resolve, reject) => {
-    let seen = '';
-    child.stdout.on('data', (chunk: Buffer) => {
-      seen += chunk.toString('utf8');
-      const address = ADDRESS.exec(seen)?.[1];
-      if (address !== undefined) resolve(address);
-    });
-    child.once('exit', (code) => reject(new Error(`${file} ended (${code}): ${seen}`)));
-  });
-  return {
-    url,
-    child,
-    stop: async () => {
-      child.kill('SIGTERM');
-      await ended;
-    },
-  };
-}
-
 /** A Tidemark server with durability on, as `npm start` runs it. */
 export async function startBenchServer(data: string, env: Record<string, string> = {}): Promise<BenchServer> {
   const url = databaseOf(data);
-  const server = await run('../cli/main.ts', ['start'], {
+  const server = await startProcess(new URL('../cli/main.ts', import.meta.url), ['start'], {
     PORT: '0',
     TIDEMARK_DATA: data,
     TIDEMARK_ADMIN_KEY: KEY,

@@ -1,7 +1,9 @@
 /** The road from HTTP to a number: ingest, pipeline, end to end, freshness, memory. */
+
+import { startProcess } from '../cli/demo/child-server.ts';
 import { openEmbeddedPostgresPool } from './database.ts';
 import { type Load, makeLoad, postAll } from './load.ts';
-import { type BenchServer, KEY, run, startBenchServer } from './process.ts';
+import { type BenchServer, KEY, startBenchServer } from './process.ts';
 import { add, fresh, median, RUNS, rate, SCRATCH, spread } from './report.ts';
 
 /** What the server counted is what was sent, to the token. */
@@ -29,7 +31,7 @@ export async function ingest(): Promise<void> {
       const server = await fresh('ingest', { ROLES: 'ingest,query' });
       own.push(events / (await postAll(server.url, KEY, load.bodies, { connections })));
       await server.stop();
-      const yardstick = await run('./parse-server.ts', [], {});
+      const yardstick = await startProcess(new URL('./parse-server.ts', import.meta.url), [], {});
       parse.push(events / (await postAll(yardstick.url, KEY, load.bodies, { connections })));
       await yardstick.stop();
     }

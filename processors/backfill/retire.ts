@@ -21,7 +21,7 @@ export async function removeRetired(pool: Pool, engine: StorageEngine, signal: A
       TIME_TABLES.members_minute,
       TIME_TABLES.members_hour,
     ])
-      for (const chunk of await chunksOf(pool, engine, table)) {
+      for (const chunk of await engine.listChunks(pool, table)) {
         signal.throwIfAborted();
         await pool.query(`DELETE FROM ${table.table} WHERE meter_id = $1 AND bucket >= $2 AND bucket < $3`, [
           id,
@@ -37,13 +37,4 @@ export async function removeRetired(pool: Pool, engine: StorageEngine, signal: A
     removed++;
   }
   return removed;
-}
-
-async function chunksOf(pool: Pool, engine: StorageEngine, table: (typeof TIME_TABLES)[keyof typeof TIME_TABLES]) {
-  const client = await pool.connect();
-  try {
-    return await engine.listChunks(client, table);
-  } finally {
-    client.release();
-  }
 }

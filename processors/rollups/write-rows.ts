@@ -175,18 +175,23 @@ export async function writeRollups(client: ClientBase, shard: number, writes: Ro
 /** Deletes the rows of cells, all groups. */
 export async function deleteCells(client: ClientBase, shard: number, cells: readonly Cell[]): Promise<void> {
   for (const [isHour, own] of Map.groupBy(cells, (cell) => cell.isHour)) {
-    const times = own.map((cell) => cell.bucket);
     for (const table of isHour ? ['rollups_hour', 'members_hour'] : ['rollups_minute', 'members_minute'])
-      await client.query(DELETE(table), [
-        own.map((cell) => cell.meterId),
-        own.map((cell) => uuidOf(cell.tenantId)),
-        times.map((at) => new Date(at).toISOString()),
-        shard,
-        new Date(Math.min(...times)),
-        new Date(Math.max(...times)),
-      ]);
-    if (isHour) await markStale(client, shard, new Set(times));
+      await client.query(DELETE(table), cellValues(shard, own));
+    if (isHour) await markStale(client, shard, new Set(own.map((cell) => cell.bucket)));
   }
+}
+
+/** Keys of cells as bound values: meters, tenants, buckets, the shard, the first bucket and the last. */
+export function cellValues(shard: number, cells: readonly Cell[]): unknown[] {
+  const times = cells.map((cell) => cell.bucket);
+  return [
+    cells.map((cell) => cell.meterId),
+    cells.map((cell) => uuidOf(cell.tenantId)),
+    times.map((at) => new Date(at).toISOString()),
+    shard,
+    new Date(Math.min(...times)),
+    new Date(Math.max(...times)),
+  ];
 }
 
 async function copyRows(client: ClientBase, target: string, rows: BinaryCopy): Promise<void> {

@@ -4,7 +4,7 @@ import { type Cut, millisecondsOf, shareOf } from '../backfill/index.ts';
 import { isHoursOnly, Recount } from '../recount/count.ts';
 import { CardinalityGuard, writeOverflows } from '../rollups/cardinality.ts';
 import { type Cell, cellKey, HOUR, MINUTE, type Rollups } from '../rollups/rollups.ts';
-import { deleteCells, encodeRollups, newRollupWrites, writeRollups } from '../rollups/write-rows.ts';
+import { cellValues, deleteCells, encodeRollups, newRollupWrites, writeRollups } from '../rollups/write-rows.ts';
 import { dateOf, startOfDay } from '../utc-day.ts';
 import type { Withdrawal } from './withdrawal.ts';
 
@@ -51,17 +51,9 @@ export async function checkCells(
   const distinct = new Set(meters.filter((one) => one.aggregation === 'UNIQUE_COUNT').map((one) => one.id));
   const checked = cells.filter((cell) => !distinct.has(cell.meterId));
   for (const [isHour, own] of Map.groupBy(checked, (cell) => cell.isHour)) {
-    const times = own.map((cell) => cell.bucket);
     const { rows } = await pool.query<{ i: number; count: number }>(
       COUNTS(isHour ? 'rollups_hour' : 'rollups_minute'),
-      [
-        own.map((cell) => cell.meterId),
-        own.map((cell) => uuidOf(cell.tenantId)),
-        times.map((at) => new Date(at).toISOString()),
-        shard,
-        new Date(Math.min(...times)),
-        new Date(Math.max(...times)),
-      ],
+      cellValues(shard, own),
     );
     const stored = new Map(rows.map((row) => [row.i - 1, row.count]));
     for (const [i, cell] of own.entries()) {

@@ -5,6 +5,7 @@ export * from './connect.ts';
 export * from './copy.ts';
 export { copyOutOf } from './copy-out.ts';
 export * from './embedded/embedded-postgres.ts';
+export { freePort } from './embedded/free-port.ts';
 export { chunkStart } from './engines/chunks.ts';
 export * from './engines/detect.ts';
 export { NativeEngine } from './engines/native/native-engine.ts';

@@ -12,13 +12,12 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Kafka, logLevel } from 'kafkajs';
-import { type KafkaLog, type KafkaOptions, openKafkaLog } from '../../sinks/index.ts';
+import { freePort, type KafkaLog, type KafkaOptions, openKafkaLog } from '../../sinks/index.ts';
 import { requireCommand } from './requirements.ts';
 import { until } from './server.ts';
 
@@ -263,15 +262,4 @@ function jvm(folder: string, isForSpeed: boolean): string[] {
     '-cp',
     join(JARS, '*'),
   ];
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
-    });
-  });
 }

@@ -23,13 +23,7 @@ export type DropOutcome = 'dropped' | 'nothing' | 'late' | 'busy' | 'incomplete'
  */
 export async function dropChunks(deps: TieringDeps, day: Day): Promise<DropOutcome> {
   const { pool, engine } = deps;
-  const client = await pool.connect();
-  let chunks: Chunk[];
-  try {
-    chunks = await engine.listChunks(client, TIME_TABLES.events);
-  } finally {
-    client.release();
-  }
+  const chunks = await engine.listChunks(pool, TIME_TABLES.events);
   const { from, to, inside } = reachOf(chunks, day);
   try {
     return await withTransaction(pool, async (tx) => {

@@ -1,5 +1,5 @@
 import { TIME_TABLES } from '../../schemas/index.ts';
-import { type Chunk, quoteIdentifier, withTransaction } from '../../sinks/index.ts';
+import { quoteIdentifier, withTransaction } from '../../sinks/index.ts';
 import { type Day, dayOf } from '../layout.ts';
 import type { TieringDeps } from '../ports.ts';
 
@@ -14,13 +14,7 @@ const TABLES = [TIME_TABLES.rollups_minute, TIME_TABLES.members_minute];
 export async function dropMinutes({ pool, engine, logger }: TieringDeps, before: number): Promise<Day[]> {
   const gone = new Set<Day>();
   for (const table of TABLES) {
-    const client = await pool.connect();
-    let chunks: Chunk[];
-    try {
-      chunks = await engine.listChunks(client, table);
-    } finally {
-      client.release();
-    }
+    const chunks = await engine.listChunks(pool, table);
     for (const chunk of chunks.filter((one) => one.to <= before)) {
       const days: Day[] = [];
       for (let at = Math.floor(chunk.from / DAY_MS) * DAY_MS; at < chunk.to; at += DAY_MS) days.push(dayOf(at));

@@ -60,13 +60,7 @@ export async function runArchive(deps: TieringDeps, run: Progress, before = hotS
 /** Days of chunks that end before `before`, and days that a run before did not end. */
 async function daysBefore(deps: TieringDeps, before: Day): Promise<Day[]> {
   const limit = Math.min(startOf(before), endOf(dayOf(deps.now())));
-  const client = await deps.pool.connect();
-  let chunks: Chunk[];
-  try {
-    chunks = await deps.engine.listChunks(client, TIME_TABLES.events);
-  } finally {
-    client.release();
-  }
+  const chunks = await deps.engine.listChunks(deps.pool, TIME_TABLES.events);
   const days = new Set<Day>();
   for (const chunk of chunks.filter((one) => one.to <= limit || isWithinDay(one, limit)))
     for (let at = chunk.from; at < chunk.to; at += DAY_MS) days.add(dayOf(at));

@@ -1,6 +1,5 @@
 import { readFileSync } from 'node:fs';
 import { TIME_TABLES } from '../../schemas/index.ts';
-import type { Chunk } from '../../sinks/index.ts';
 import { daysWithFiles } from '../archive/day-state.ts';
 import { dayOfKey, EVENTS_PREFIX } from '../layout.ts';
 import { scaled, unscaled } from '../manifest.ts';
@@ -37,13 +36,7 @@ export interface CostView {
 /** Bytes and monthly price by tier, and of the archive by tenant. */
 export async function costView(deps: TieringDeps): Promise<CostView> {
   const { pool, engine, store } = deps;
-  const client = await pool.connect();
-  let chunks: Chunk[];
-  try {
-    chunks = await engine.listChunks(client, TIME_TABLES.events);
-  } finally {
-    client.release();
-  }
+  const chunks = await engine.listChunks(pool, TIME_TABLES.events);
   const { rows: estimate } = await pool.query<{ rows: number }>(
     'SELECT coalesce(sum(greatest(reltuples, 0)), 0)::float8 AS rows FROM pg_class WHERE relname = ANY ($1::text[])',
     [chunks.map((chunk) => chunk.name)],
