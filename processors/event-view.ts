@@ -1,4 +1,5 @@
 import { AvroCursor, type ErrorCode, isVersion1, KIND } from '../schemas/index.ts';
+import { isRecordBatch } from '../sinks/index.ts';
 
 /** How many attributes of one record are looked at; more make the record undecodable (the writer's limit is 64). */
 const MAX_ATTRIBUTES = 256;
@@ -209,6 +210,8 @@ export class EventView {
     const head = Buffer.from(this.bytes.subarray(from, Math.min(to, from + 10)));
     if (head.length === 10 && head[0] === 0xc3 && head[1] === 0x01)
       return this.#refuse('unknown_schema', `fingerprint ${head.toString('hex', 2)}`);
+    if (isRecordBatch(this.bytes.subarray(from, to)))
+      return this.#refuse('undecodable', 'a Kafka record batch that is damaged, too large or packed by an unknown codec');
     // Confluent's wire format, left as it came because its id stands for no schema of ours, or no registry is configured.
     if (head.length > 5 && head[0] === 0) return this.#refuse('unknown_schema', `registry id ${head.readUInt32BE(1)}`);
     return this.#refuse('undecodable', 'no Avro single-object encoding');

@@ -3,10 +3,12 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import avsc from 'avsc';
 import { CompressionTypes, ConfigResourceTypes, Partitioners } from 'kafkajs';
+import pino from 'pino';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { murmur2 } from '../../ingest/index.ts';
 import { EVENT_SCHEMA_V1, encodeEvent, HEADER_V1 } from '../../schemas/index.ts';
-import { checkKafka, type KafkaLog } from '../../sinks/index.ts';
+import { checkKafka, KAFKA_DEFAULTS, type KafkaLog, pause } from '../../sinks/index.ts';
+import { KafkaClient } from '../../sinks/log/kafka/client.ts';
 import { freshName, silentKafka, startKafka, type TestKafka } from '../support/kafka.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { account, committed, drain, event, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
@@ -308,6 +310,37 @@ test("Kafka's own offsets, which lag tools read, follow the database: none while
   await admin.disconnect();
 });
 
+test('P5: a member that the group has removed stops its owners with the next heartbeat, not after a session timeout, and joins again', async () => {
+  const group = freshName('removed');
+  const log = await open({ group, sessionTimeoutMs: 30_000 });
+  const owned: AbortSignal[] = [];
+  const consumer = await log.consume(async ({ revoked }) => {
+    owned.push(revoked);
+    await pause(60_000, revoked);
+  });
+  await until(async () => owned.length === 1 || undefined);
+  const admin = silentKafka(kafka.brokers).admin();
+  await admin.connect();
+  const member = (await admin.describeGroups([group])).groups[0]?.members[0];
+  await admin.disconnect();
+  const client = new KafkaClient(
+    { ...KAFKA_DEFAULTS, brokers: kafka.brokers, topic: log.topic, logger: pino({ level: 'silent' }) },
+    'test',
+  );
+  await client.run(
+    async (cluster) =>
+      (await cluster.findGroupCoordinator({ groupId: group })).leaveGroup({
+        groupId: group,
+        memberId: member?.memberId ?? '',
+      }),
+    5_000,
+  );
+  client.close();
+  await until(async () => owned.length === 2 || undefined, 10_000);
+  expect(owned.map(({ aborted }) => aborted)).toEqual([true, false]);
+  await consumer.close();
+});
+
 test('P13: appends beyond the buffer are refused at once, and counters say what was done', async () => {
   const log = await open({ bufferBytes: 100_000, lingerMs: 50 });
   const one = () => records(0, [event('big', { data: JSON.stringify({ text: 'x'.repeat(60_000) }) })]);
@@ -360,3 +393,18 @@ test('P13: a big backlog and a database that stands still: what is fetched ahead
   await running.stop();
   expect(await account(database.pool)).toEqual({ received: events, accepted: events, duplicate: 0, dead: 0 });
 });
+
+test.each(['gzip', 'lz4', 'zstd'] as const)(
+  'P6, P13: a batch of a few kilobytes that would unpack to 80 MB (%s) is one dead letter as it came; what is behind it counts',
+  async (compression) => {
+    const log = await open({ compression, bufferBytes: 100 << 20 });
+    await log.append([records(0, [Buffer.alloc(80 << 20)])]);
+    await log.append([records(0, [event('behind')])]);
+    await drain(database.pool, log);
+    expect(await account(database.pool)).toEqual({ received: 2, accepted: 1, duplicate: 0, dead: 1 });
+    const { rows } = await database.pool.query(
+      'SELECT reason, detail, length(payload) < 1e6 AS is_packed FROM dead_letters',
+    );
+    expect(rows).toEqual([{ reason: 'undecodable', detail: expect.stringContaining('record batch'), is_packed: true }]);
+  },
+);

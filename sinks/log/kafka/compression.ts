@@ -9,7 +9,7 @@ export type Compression = (typeof COMPRESSIONS)[number];
 /** Kafka's numbers; 2 is snappy, which we neither write nor read. */
 export const COMPRESSION_BITS: Record<Compression, number> = { none: 0, gzip: 1, lz4: 3, zstd: 4 };
 
-/** Most bytes that a batch may unpack to: a batch is at most about 1 MB, and memory is bounded (P13). */
+/** Most bytes that a batch may unpack to: zstd can make that of 2 KB, and memory is bounded (P13). */
 const MOST_UNPACKED = 64 << 20;
 
 const gzipped = promisify(gzip);
@@ -40,7 +40,7 @@ export async function decompress(bytes: Buffer, attributes: number): Promise<Buf
       case COMPRESSION_BITS.gzip:
         return await gunzipped(bytes, { maxOutputLength: MOST_UNPACKED });
       case COMPRESSION_BITS.lz4:
-        return await decompressFrame(bytes);
+        return mostUnpacked(bytes) > MOST_UNPACKED ? undefined : await decompressFrame(bytes);
       case COMPRESSION_BITS.zstd:
         return await unzstded(bytes, { maxOutputLength: MOST_UNPACKED });
       default:
@@ -49,4 +49,24 @@ export async function decompress(bytes: Buffer, attributes: number): Promise<Buf
   } catch {
     return undefined;
   }
+}
+
+/**
+ * Most bytes that an LZ4 frame may unpack to, by the sizes of its blocks, for its codec takes no limit (LZ4 Frame Format
+ * 1.6.4, LZ4 Block Format: a byte tells of at most 255). Infinity where it is no such frame.
+ */
+function mostUnpacked(frame: Buffer): number {
+  if (frame.length < 7 || frame.readUInt32LE(0) !== 0x184d2204) return Number.POSITIVE_INFINITY;
+  const [flags, descriptor] = [frame.readUInt8(4), frame.readUInt8(5)];
+  const blockBytes = 1 << (8 + 2 * ((descriptor >> 4) & 7));
+  const checksum = flags & 0x10 ? 4 : 0;
+  let at = 7 + (flags & 0x08 ? 8 : 0) + (flags & 0x01 ? 4 : 0);
+  let most = 0;
+  while (at + 4 <= frame.length) {
+    const size = frame.readUInt32LE(at) & 0x7fffffff;
+    if (size === 0) break;
+    most += Math.min(blockBytes, size * 255);
+    at += 4 + size + checksum;
+  }
+  return most;
 }

@@ -8,3 +8,4 @@ export {
   type SaslMechanism,
   type SecurityProtocol,
 } from './options.ts';
+export { isRecordBatch } from './record-batch.ts';

@@ -178,8 +178,6 @@ export class GroupMembership {
 
   async #heartbeat(): Promise<'heard' | 'rebalance' | 'lost' | 'unheard'> {
     const { memberId, generation: groupGenerationId } = this.#membership;
-    // Asleep for longer than the session: others own the partitions by now.
-    if (performance.now() - this.#heardAt > this.#options.sessionTimeoutMs * 2) return 'lost';
     try {
       await this.#ask((coordinator) =>
         coordinator.heartbeat({ groupId: this.#options.group, groupGenerationId, memberId }),

@@ -29,3 +29,10 @@ export const TRANSACTIONAL = 0x10;
 export const CONTROL = 0x20;
 /** What precedes the part that `length` counts. */
 export const PREFIX = 12;
+
+/** Whether `bytes` are one whole record batch: the reader gives on as it came what it can't unpack. */
+export function isRecordBatch(bytes: Uint8Array): boolean {
+  const { length } = bytes;
+  if (length < AT.records || bytes[AT.magic] !== MAGIC) return false;
+  return new DataView(bytes.buffer, bytes.byteOffset, length).getInt32(AT.length) === length - PREFIX;
+}
