@@ -211,7 +211,10 @@ export class EventView {
     if (head.length === 10 && head[0] === 0xc3 && head[1] === 0x01)
       return this.#refuse('unknown_schema', `fingerprint ${head.toString('hex', 2)}`);
     if (isRecordBatch(this.bytes.subarray(from, to)))
-      return this.#refuse('undecodable', 'a Kafka record batch that is damaged, too large or packed by an unknown codec');
+      return this.#refuse(
+        'undecodable',
+        'a Kafka record batch that is damaged, too large or packed by an unknown codec',
+      );
     // Confluent's wire format, left as it came because its id stands for no schema of ours, or no registry is configured.
     if (head.length > 5 && head[0] === 0) return this.#refuse('unknown_schema', `registry id ${head.readUInt32BE(1)}`);
     return this.#refuse('undecodable', 'no Avro single-object encoding');
