@@ -28,8 +28,7 @@ export async function extremes(
   most: number,
 ): Promise<MeterRow[]> {
   const sign = order === 'asc' ? 1 : -1;
-  const compare = (a: RowPlace, b: RowPlace) =>
-    sign * compareValues(a.value ?? '0', b.value ?? '0') || comparePlaces(a, b);
+  const compare = (a: Valued, b: Valued) => sign * compareValues(allDigits(a), allDigits(b)) || comparePlaces(a, b);
   let best: MeterRow[] = [];
   for await (const chunk of rows) {
     for (const row of chunk) if (after === undefined || compare(row, after) > 0) best.push(row);
@@ -37,6 +36,10 @@ export async function extremes(
   }
   return best.sort(compare).slice(0, most);
 }
+
+type Valued = RowPlace & { exact?: string };
+/** A place has all digits of its value, a row may show fewer. */
+const allDigits = ({ exact, value }: Valued): string => exact ?? value ?? '0';
 
 /** Decimal literals; doubles tell most of them apart. */
 const compareValues = (a: string, b: string): number =>
