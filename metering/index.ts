@@ -5,4 +5,5 @@ export * from './levels.ts';
 export * from './meters.ts';
 export * from './sketch.ts';
 export * from './sketch-text.ts';
+export * from './times.ts';
 export * from './windows.ts';

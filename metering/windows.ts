@@ -1,4 +1,5 @@
-import { DateTime, IANAZone } from 'luxon';
+import { IANAZone } from 'luxon';
+import { LIMITS } from '../schemas/index.ts';
 
 export const WINDOW_SIZES = ['MINUTE', 'HOUR', 'DAY', 'MONTH'] as const;
 export type WindowSize = (typeof WINDOW_SIZES)[number];
@@ -6,7 +7,7 @@ export type WindowSize = (typeof WINDOW_SIZES)[number];
 const MINUTE = 60_000;
 const HOUR = 3_600_000;
 const DAY = 86_400_000;
-const UNIT = { DAY: 'day', MONTH: 'month' } as const;
+const WEEK = 7 * DAY;
 /** A window is no longer than this. */
 const LONGEST = { MINUTE, HOUR: 1.5 * HOUR, DAY: 26 * HOUR, MONTH: 32 * DAY } as const;
 
@@ -32,14 +33,7 @@ export function windowBoundaries(
     // Every offset since 1972 is one of whole minutes.
     if (size === 'MINUTE') pushEvery(boundaries, MINUTE, 0, from, to);
     else if (size === 'HOUR') pushHours(boundaries, to, zone);
-    else {
-      let start = DateTime.fromMillis(from, { zone }).startOf(UNIT[size]);
-      for (;;) {
-        start = start.plus({ [UNIT[size]]: 1 }).startOf(UNIT[size]);
-        if (start.toMillis() >= to) break;
-        if (start.toMillis() > (boundaries.at(-1) ?? from)) boundaries.push(start.toMillis());
-      }
-    }
+    else pushDays(boundaries, to, size, zone);
     if (boundaries.length > most) return undefined;
   }
   boundaries.push(to);
@@ -73,6 +67,57 @@ function pushHours(boundaries: number[], to: number, zone: string): void {
     at = end;
   }
 }
+
+/**
+ * The first moment of each day or month on the zone's clock. The zone is asked about days next to a change of its clock,
+ * else once a week: asking for each would hold up the process for seconds where a query spans centuries.
+ */
+function pushDays(boundaries: number[], to: number, size: 'DAY' | 'MONTH', zone: string): void {
+  const clock = IANAZone.create(zone);
+  // Where no event can be, nobody minds what clocks did.
+  const offsetAt = (at: number) => clock.offset(Math.min(Math.max(at, LIMITS.times.from), LIMITS.times.to)) * MINUTE;
+  const from = boundaries[0] ?? 0;
+  let midnight = from + offsetAt(from);
+  let week: number | undefined;
+  let steady: number | undefined;
+  for (;;) {
+    midnight = nextMidnight(midnight, size);
+    if (week !== Math.floor(midnight / WEEK)) {
+      week = Math.floor(midnight / WEEK);
+      const before = offsetAt(week * WEEK - DAY);
+      steady = offsetAt((week + 1) * WEEK + DAY) === before ? before : undefined;
+    }
+    const start = steady === undefined ? startOfDay(midnight, offsetAt) : midnight - steady;
+    if (start >= to) return;
+    if (start > (boundaries.at(-1) ?? from)) boundaries.push(start);
+  }
+}
+
+/** @param local what a zone's clock shows, as if it were UTC */
+function nextMidnight(local: number, size: 'DAY' | 'MONTH'): number {
+  if (size === 'DAY') return (Math.floor(local / DAY) + 1) * DAY;
+  const date = new Date(local);
+  return new Date(local).setUTCFullYear(date.getUTCFullYear(), date.getUTCMonth() + 1, 1) - mod(local, DAY);
+}
+
+/** The first moment at which the zone's clock shows `midnight` or, where it jumps over that, more. */
+function startOfDay(midnight: number, offsetAt: (at: number) => number): number {
+  // No zone is a whole day away from UTC.
+  let low = midnight - DAY;
+  let high = midnight + DAY;
+  const before = offsetAt(low);
+  const after = offsetAt(high);
+  if (before === after) return midnight - before;
+  while (high - low > MINUTE) {
+    const middle = Math.floor((low + high) / 2 / MINUTE) * MINUTE;
+    if (middle <= low) break;
+    if (offsetAt(middle) === before) low = middle;
+    else high = middle;
+  }
+  return midnight - before < high ? midnight - before : Math.max(high, midnight - after);
+}
+
+const mod = (a: number, b: number): number => a - Math.floor(a / b) * b;
 
 /** UTC hours that a boundary cuts inside: they are read from their minutes. */
 export function splitHours(boundaries: readonly number[]): number[] {

@@ -22,6 +22,8 @@ export const LIMITS = {
   /** |number| must be below this */
   numberMagnitude: 1e20,
   decimals: 18,
+  /** when an event can have been: Unix ms, the end exclusive; PostgreSQL's partitions reach no further */
+  times: { from: 0, to: Date.UTC(2200, 0, 1) },
   bodyBytes: 5 * 1024 * 1024,
   unpackedBytes: 50 * 1024 * 1024,
   batchEvents: 10_000,

@@ -1,3 +1,4 @@
+import { LIMITS } from '../../schemas/index.ts';
 import { BinaryCopy } from '../../sinks/index.ts';
 import type { EventView } from '../event-view.ts';
 import type { RawEventWriter } from '../raw-events.ts';
@@ -5,9 +6,8 @@ import type { Rollups } from '../rollups/rollups.ts';
 import type { Tenants } from '../tenants.ts';
 import { type Fault, type Identified, isVoid, offsetAt, promote } from './identify.ts';
 
-/** PostgreSQL's partitions reach from 1970 to 2200; another producer's clock may not. */
-const EARLIEST = 0;
-const LATEST = Date.UTC(2200, 0, 1);
+/** Another producer's clock may say anything. */
+const TIMES = LIMITS.times;
 const DAY = 86_400_000;
 /** Events between two breaths: the sockets of other partitions' commits want the event loop too. */
 const BREATH = 2_000;
@@ -83,9 +83,9 @@ export function createApplyStep(deps: { view: EventView; raw: RawEventWriter; te
     const from = i === 0 ? 0 : (slice.ends[i - 1] as number);
     if (!view.open(slice.bytes, from, slice.ends[i] as number) || !view.decode())
       return { reason: view.fault, detail: view.faultDetail };
-    if (!(view.timestamp >= EARLIEST && view.timestamp < LATEST))
+    if (!(view.timestamp >= TIMES.from && view.timestamp < TIMES.to))
       return { reason: 'invalid_timestamp', detail: `timestamp ${view.timestamp} ms is outside 1970 to 2200` };
-    if (!(view.receivedAt >= EARLIEST && view.receivedAt < LATEST))
+    if (!(view.receivedAt >= TIMES.from && view.receivedAt < TIMES.to))
       return { reason: 'invalid_timestamp', detail: `received_at ${view.receivedAt} ms is outside 1970 to 2200` };
     return undefined;
   }

@@ -7,6 +7,7 @@ import {
   decimalFrom,
   ExactSum,
   formatDecimal,
+  isoTime,
   parseDecimal,
   quantile,
   SketchSums,
@@ -213,4 +214,39 @@ test('sketches as text: read back as they were, and added up as the sketch itsel
       },
     ),
   );
+});
+
+test('P13: the days of two centuries are found without asking the zone about each of them', () => {
+  const begun = performance.now();
+  const at = windowBoundaries(Date.UTC(1760, 0, 1), Date.UTC(2026, 10, 26), 'DAY', 'Asia/Kathmandu', 100_000) ?? [];
+  expect(at).toHaveLength(97_486);
+  expect(performance.now() - begun).toBeLessThan(3_000);
+});
+
+test.each([
+  ['a day that begins at one', 'Africa/Cairo', '2026-04-22T22:00Z', '2026-04-25T21:00Z', [24, 23, 24]],
+  ['a midnight that comes twice', 'America/Havana', '2026-10-30T04:00Z', '2026-11-03T05:00Z', [24, 24, 25, 24]],
+  ['a day that is left out', 'Pacific/Apia', '2011-12-28T10:00Z', '2011-12-31T10:00Z', [24, 24, 24]],
+  ['half an hour more', 'Australia/Lord_Howe', '2026-04-03T13:00Z', '2026-04-06T13:30Z', [24, 24.5, 24]],
+])('days and months begin once: %s', (_name, zone, from, to, lengths) => {
+  const hours = (size: 'DAY' | 'MONTH') => {
+    const at = windowBoundaries(Date.parse(from), Date.parse(to), size, zone, 100) ?? [];
+    return at.slice(1).map((end, i) => (end - (at[i] ?? 0)) / 3_600_000);
+  };
+  expect(hours('DAY')).toEqual(lengths);
+  expect(hours('MONTH').reduce((a, b) => a + b)).toBe(lengths.reduce((a, b) => a + b));
+});
+
+test('P6: a time is a day that the calendar has, with a zone, and one that every part takes', () => {
+  expect(isoTime('2026-02-28')).toBe(Date.UTC(2026, 1, 28));
+  expect(isoTime('2026-02-28 10:00:00.5+05:45')).toBe(Date.UTC(2026, 1, 28, 4, 15, 0, 500));
+  for (const text of [
+    '2026-02-30',
+    '2026-04-31T00:00:00Z',
+    '2026-02-28T10:00:00',
+    'Feb 3',
+    '0000-06-01',
+    '9999-12-31T23:59:59-23:59',
+  ])
+    expect(isoTime(text)).toBeUndefined();
 });
