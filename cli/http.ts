@@ -47,6 +47,12 @@ export async function createHttp(deps: {
     },
   });
 
+  // Clients that always say application/json also do so where a body may be left out.
+  const parse = app.getDefaultJsonParser('remove', 'remove');
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body === '') done(null, undefined);
+    else parse(request, String(body), done);
+  });
   app.setErrorHandler((error: FastifyError | Error, request, reply) => {
     const known = describe(error, request.id);
     if (known.status >= 500) request.log.error({ err: error, code: known.code, url: request.url }, error.message);

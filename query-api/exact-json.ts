@@ -9,6 +9,7 @@ const SAFE_DIGITS = 15;
  * (TC39 proposal-json-parse-with-source), any other as the number it is.
  */
 export function keepEveryDigit(app: FastifyInstance): void {
+  app.removeContentTypeParser('application/json');
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => {
     if (body === '') {
       done(null, {});
