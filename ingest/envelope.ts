@@ -56,12 +56,14 @@ export class EnvelopeReader {
       );
     if (cloud && source.start < 0) scan.refuse('missing_field', 'source', 'required');
     if (cloud && type.start < 0) scan.refuse('missing_field', 'type', 'required');
-    const timestamp = this.#timestamp(cloud ? FIELD.time : FIELD.timestamp, cloud ? 'time' : 'timestamp', cloud);
+    const name = cloud ? 'time' : 'timestamp';
+    const timestamp = this.#timestamp(cloud ? FIELD.time : FIELD.timestamp, name, cloud);
     if (scan.code !== null) return undefined;
-    if (timestamp < now - settings.maxAgeMs && !backfill)
-      scan.refuse('too_old', cloud ? 'time' : 'timestamp', `older than ${settings.maxAgeMs / 86_400_000} days`);
+    if (timestamp < LIMITS.times.from) scan.refuse('too_old', name, 'before 1970');
+    else if (timestamp < now - settings.maxAgeMs && !backfill)
+      scan.refuse('too_old', name, `older than ${settings.maxAgeMs / 86_400_000} days`);
     if (timestamp > now + settings.maxAheadMs)
-      scan.refuse('too_new', cloud ? 'time' : 'timestamp', `more than ${settings.maxAheadMs / 1000} s ahead`);
+      scan.refuse('too_new', name, `more than ${settings.maxAheadMs / 1000} s ahead`);
     if (type.start >= 0 && this.#isReserved(type))
       scan.refuse('invalid_field', 'type', `must not begin with ${RESERVED_TYPE}`);
     const replaced = this.#correction(cloud);

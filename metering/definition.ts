@@ -11,6 +11,7 @@ import {
 } from '../schemas/index.ts';
 import { decimalFrom } from './exact.ts';
 import { attributeOfPath, checkedAttribute, hasControl } from './json-path.ts';
+import { isoTime } from './times.ts';
 
 /** A definition as it is sent: OpenMeter's members and ours, unchecked. */
 export interface DefinitionInput {
@@ -53,8 +54,9 @@ export function readDefinition(input: DefinitionInput): MeterDefinition {
     throw wrong('quantile_unexpected', 'quantile', `${aggregation} has no quantiles`);
   if (quantile !== undefined && !(quantile > 0 && quantile < 1))
     throw wrong('invalid_meter', 'quantile', 'must be above 0 and below 1');
-  const eventFrom = input.eventFrom === undefined ? undefined : Date.parse(input.eventFrom);
-  if (Number.isNaN(eventFrom)) throw wrong('invalid_meter', 'eventFrom', 'must be an ISO 8601 time');
+  const eventFrom = input.eventFrom === undefined ? undefined : isoTime(input.eventFrom);
+  if (input.eventFrom !== undefined && eventFrom === undefined)
+    throw wrong('invalid_meter', 'eventFrom', 'must be ISO 8601 with a zone');
   const property = valueProperty === undefined ? undefined : attributeOfPath(valueProperty, 'valueProperty');
   return {
     eventType,

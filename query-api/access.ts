@@ -1,4 +1,5 @@
-import { type Principal, type Tenant, type TenantDirectory, TidemarkError } from '../schemas/index.ts';
+import { isoTime } from '../metering/index.ts';
+import { LIMITS, type Principal, type Tenant, type TenantDirectory, TidemarkError } from '../schemas/index.ts';
 
 /** What a route takes for an id of ours; anything else is not found, and never reaches the database. */
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
@@ -41,10 +42,8 @@ export function listOf(value: unknown): string[] {
 export function timeOf(name: string, value: unknown): number | undefined {
   if (value === undefined) return undefined;
   const text = String(value);
-  const time = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d))?$/i.test(text)
-    ? Date.parse(text.replace(' ', 'T'))
-    : Number.NaN;
-  if (Number.isNaN(time))
+  const time = isoTime(text);
+  if (time === undefined)
     throw new TidemarkError('invalid_parameter', `${name} must be ISO 8601 with a zone, not "${text}"`);
   return time;
 }
@@ -62,16 +61,27 @@ export function limitOf(value: unknown, initial: number, most: number): number {
 export const toCursor = (parts: readonly (string | number)[]): string =>
   Buffer.from(JSON.stringify(parts)).toString('base64url');
 
+/** What a part of a cursor may be: anybody can write one, and PostgreSQL must take it. */
+const CURSOR_PARTS = {
+  string: (part: unknown) => typeof part === 'string' && part.isWellFormed() && !part.includes('\0'),
+  uuid: (part: unknown) => typeof part === 'string' && UUID.test(part),
+  /** ISO 8601 */
+  moment: (part: unknown) => typeof part === 'string' && isoTime(part) !== undefined,
+  number: (part: unknown) => Number.isSafeInteger(part),
+  int: (part: unknown) => Number.isInteger(part) && Math.abs(Number(part)) < 2 ** 31,
+  /** Unix ms */
+  time: (part: unknown) => Number.isInteger(part) && Math.abs(Number(part)) < LIMITS.times.to,
+};
+
 /** @throws TidemarkError `invalid_cursor` unless it holds exactly `shape` */
-export function fromCursor(cursor: unknown, shape: readonly ('string' | 'number')[]): (string | number)[] | undefined {
+export function fromCursor(
+  cursor: unknown,
+  shape: readonly (keyof typeof CURSOR_PARTS)[],
+): (string | number)[] | undefined {
   if (cursor === undefined) return undefined;
   try {
     const parts: unknown = JSON.parse(Buffer.from(String(cursor), 'base64url').toString('utf8'));
-    if (
-      Array.isArray(parts) &&
-      parts.length === shape.length &&
-      parts.every((part, i) => typeof part === shape[i] && (typeof part !== 'number' || Number.isSafeInteger(part)))
-    )
+    if (Array.isArray(parts) && parts.length === shape.length && shape.every((is, i) => CURSOR_PARTS[is](parts[i])))
       return parts;
   } catch {
     // falls through: it is none of ours

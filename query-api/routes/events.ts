@@ -21,7 +21,7 @@ const Parameters = Type.Object({
   cursor: Type.Optional(Type.String()),
 });
 
-/** Slices of time, newest first, that grow while they are empty: BRIN prunes each to its pages. */
+/** Slices of time, newest first, that grow while they are empty: BRIN prunes each to its pages. Each after these is twice all before. */
 const SLICES = [60_000, 600_000, 3_600_000, 6 * 3_600_000, DAY, 7 * DAY, 30 * DAY];
 
 /** Search of raw events, in OpenMeter's shape. */
@@ -33,7 +33,7 @@ export const eventRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool,
       const principal = await request.authorize('read');
       const parameters = request.query as Record<string, unknown>;
       const limit = limitOf(parameters.limit, 100, 1000);
-      const cursor = fromCursor(parameters.cursor, ['number', 'number', 'number']);
+      const cursor = fromCursor(parameters.cursor, ['time', 'int', 'number']);
       const tenants = await tenantsOf(principal, directory, listOf(parameters.subject));
       const to = timeOf('to', parameters.to) ?? now() + DAY;
       const wide = parameters.request_id !== undefined || parameters.id !== undefined;
@@ -75,7 +75,7 @@ export const eventRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool,
       const rows: EventRow[] = [];
       let end = cursor === undefined ? to : Math.min(to, Number(cursor[0]) + 1);
       for (let slice = 0; rows.length <= limit && end > from; slice++) {
-        const width = wide ? end - from : (SLICES[Math.min(slice, SLICES.length - 1)] ?? DAY);
+        const width = wide ? end - from : (SLICES[slice] ?? 2 * (to - end));
         const start = Math.max(from, end - width);
         rows.push(...(await search(conditions, values, start, end, limit + 1 - rows.length)));
         end = start;

@@ -19,9 +19,7 @@ export const jobRoutes: FastifyPluginAsync<QueryOptions> = async (app, { jobs })
       requirePlatform(await request.authorize('read'));
       const parameters = request.query as Record<string, string | undefined>;
       const limit = limitOf(parameters.limit, 100, 1000);
-      const [createdAt, id] = fromCursor(parameters.cursor, ['string', 'string']) ?? [];
-      if (id !== undefined && (!UUID.test(String(id)) || Number.isNaN(Date.parse(String(createdAt)))))
-        throw new TidemarkError('invalid_cursor', 'use the cursor of the previous page unchanged');
+      const [createdAt, id] = fromCursor(parameters.cursor, ['moment', 'uuid']) ?? [];
       const runs = await jobs.list({
         limit: limit + 1,
         ...(parameters.job === undefined ? {} : { job: parameters.job }),

@@ -115,9 +115,7 @@ export const migrationRoutes: FastifyPluginAsync<QueryOptions> = async (app, { p
       requirePlatform(await request.authorize('read'));
       const parameters = request.query as Record<string, string | undefined>;
       const limit = limitOf(parameters.limit, 20, 200);
-      const [createdAt, id] = fromCursor(parameters.cursor, ['string', 'string']) ?? [];
-      if (id !== undefined && (!UUID.test(String(id)) || Number.isNaN(Date.parse(String(createdAt)))))
-        throw new TidemarkError('invalid_cursor', 'use the cursor of the previous page unchanged');
+      const [createdAt, id] = fromCursor(parameters.cursor, ['moment', 'uuid']) ?? [];
       const before = id === undefined ? undefined : { createdAt: String(createdAt), id: String(id) };
       const runs = await listRuns(pool, { limit: limit + 1, before });
       const last = runs[limit - 1];

@@ -84,7 +84,7 @@ export const statementRoutes: FastifyPluginAsync<QueryOptions> = async (app, opt
       const parameters = request.query as Record<string, unknown>;
       if (parameters.status === 'draft') return presentDrafts(await draftsOf(principal, parameters));
       const limit = limitOf(parameters.limit, 100, 1000);
-      const before = Number(fromCursor(parameters.cursor, ['number'])?.[0] ?? 0) || null;
+      const before = Number(fromCursor(parameters.cursor, ['int'])?.[0] ?? 0) || null;
       const tenants = await tenantsOf(principal, directory, listOf(parameters.tenant));
       const found = await listStatements(pool, {
         tenantIds: tenants?.map((tenant) => tenant.id) ?? null,
@@ -175,7 +175,7 @@ export const statementRoutes: FastifyPluginAsync<QueryOptions> = async (app, opt
       const principal = await request.authorize('read');
       const parameters = request.query as Record<string, unknown>;
       const limit = limitOf(parameters.limit, 1000, 10_000);
-      const [serial, line] = fromCursor(parameters.cursor, ['number', 'number']) ?? [0, 0];
+      const [serial, line] = fromCursor(parameters.cursor, ['int', 'int']) ?? [0, 0];
       const tenants = await tenantsOf(principal, directory, listOf(parameters.tenant));
       const lines = await exportLines(pool, {
         tenantIds: tenants?.map((tenant) => tenant.id) ?? null,

@@ -104,7 +104,7 @@ export const withdrawalRoutes: FastifyPluginAsync<QueryOptions> = async (app, op
       const principal = await request.authorize('read');
       const parameters = request.query as Record<string, unknown>;
       const limit = limitOf(parameters.limit, 100, 1000);
-      const after = fromCursor(parameters.cursor, ['number', 'number', 'number']) ?? [null, null, null];
+      const after = fromCursor(parameters.cursor, ['number', 'int', 'number']) ?? [null, null, null];
       const tenants = await tenantsOf(principal, directory, listOf(parameters.subject));
       const { rows } = await pool.query<{ shard: number; log_offset: number; at: number; [column: string]: unknown }>(
         LIST,
