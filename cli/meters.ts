@@ -1,27 +1,34 @@
 /** What meters need beside the processors: the jobs that count the past, of new ones and again. */
 import type { Pool } from 'pg';
 import { BUILTIN_METERS } from '../metering/index.ts';
-import { createBackfillJob, createVerifyJob } from '../processors/index.ts';
+import { bringMinutesBack, createBackfillJob, createVerifyJob } from '../processors/index.ts';
 import type { Job, Settings } from '../schemas/index.ts';
 import type { EventLog, StorageEngine } from '../sinks/index.ts';
-import { type ArchiveReader, archivedEventsOf } from '../tiering/index.ts';
+import { type ArchiveReader, archivedEventsOf, type TieringDeps } from '../tiering/index.ts';
 
-export const meterJobs = ({
-  pool,
-  engine,
-  log,
-  archive,
-  settings,
-}: {
+interface MeterDeps {
   pool: Pool;
   engine: StorageEngine;
-  log: EventLog;
   archive: ArchiveReader;
   settings: Settings;
-}): Job[] => {
-  const deps = { pool, engine, archive: archivedEventsOf(archive), rowsMax: settings.ROLLUP_CACHE_ROWS };
-  return [
-    createBackfillJob({ ...deps, topic: log.topic, groupsMax: settings.METER_GROUPS_MAX }),
-    createVerifyJob({ ...deps, meters: BUILTIN_METERS }),
-  ];
-};
+}
+
+const recountOf = ({ pool, engine, archive, settings }: MeterDeps) => ({
+  pool,
+  engine,
+  archive: archivedEventsOf(archive),
+  rowsMax: settings.ROLLUP_CACHE_ROWS,
+  groupsMax: settings.METER_GROUPS_MAX,
+  meters: BUILTIN_METERS,
+});
+
+export const meterJobs = (deps: MeterDeps & { log: EventLog }): Job[] => [
+  createBackfillJob({ ...recountOf(deps), topic: deps.log.topic }),
+  createVerifyJob(recountOf(deps)),
+];
+
+/** What a day that comes back needs of meters. */
+export const minutesOf =
+  (deps: MeterDeps): Required<TieringDeps>['bringMinutesBack'] =>
+  (day, signal) =>
+    bringMinutesBack(recountOf(deps), day, signal);

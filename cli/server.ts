@@ -25,7 +25,7 @@ import { createHttp } from './http.ts';
 import { runJobs } from './jobs.ts';
 import { watchLag } from './lag.ts';
 import { openLog } from './log.ts';
-import { meterJobs } from './meters.ts';
+import { meterJobs, minutesOf } from './meters.ts';
 import { createMetrics } from './metrics.ts';
 import { openObjectStore } from './objects.ts';
 import { startProcessors } from './processor-thread.ts';
@@ -146,7 +146,7 @@ export async function startServer(
       ...lifecycleJobs,
       ...tenantJobs(tenancy, settings, logger),
       ...meterJobs({ pool, engine, log, archive, settings }),
-      ...createTieringJobs(tiering),
+      ...createTieringJobs({ ...tiering, bringMinutesBack: minutesOf({ pool, engine, archive, settings }) }),
     ];
     const jobs = runJobs(all, {
       pool,

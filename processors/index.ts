@@ -9,6 +9,7 @@ export type { ProcessorDeps, ProcessorMetrics, ProcessorSettings, Step } from '.
 export { STEPS } from './ports.ts';
 export type { Difference } from './recount/compare.ts';
 export { createVerifyJob } from './recount/job.ts';
+export { bringMinutesBack, type MinutesDeps } from './recount/minutes.ts';
 export { type VerifyDeps, type VerifyRequest, type VerifyResult, verifyRollups } from './recount/verify.ts';
 export { type CoarseDay, foldCoarse } from './rollups/fold-coarse.ts';
 

@@ -65,6 +65,11 @@ export interface TieringDeps {
   logger: Logger;
   /** Unix ms */
   now(): number;
+  /**
+   * Makes the minute rollups of a day whose raw events are in the database again.
+   * @param day its start, Unix ms @returns whether they are there
+   */
+  bringMinutesBack?(day: number, signal: AbortSignal): Promise<boolean>;
   fault?(step: ArchiveStep | RecallStep): void;
 }
 

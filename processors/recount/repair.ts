@@ -7,10 +7,12 @@ import { makeChunks } from './chunks.ts';
 import type { Found } from './compare.ts';
 import type { Recount, Share, Stretch } from './count.ts';
 
-const LOCK_OWNER = 'SELECT FROM log_offsets WHERE shard = $1 FOR UPDATE';
-const LOCK_BACKFILL = 'SELECT FROM meter_cuts WHERE shard = $1 ORDER BY meter_id FOR UPDATE';
+/** Held by every commit of the shard's owner. */
+export const LOCK_OWNER = 'SELECT FROM log_offsets WHERE shard = $1 FOR UPDATE';
+/** Held by every step of its backfill. */
+export const LOCK_BACKFILL = 'SELECT FROM meter_cuts WHERE shard = $1 ORDER BY meter_id FOR UPDATE';
 /** The owner's next commit fails, and it starts over from the database: what it holds in memory is what was wrong. */
-const FORGET = 'UPDATE log_offsets SET generation = generation + 1 WHERE shard = $1';
+export const FORGET = 'UPDATE log_offsets SET generation = generation + 1 WHERE shard = $1';
 const AUDIT = `INSERT INTO audit_log (key_id, action, tenants, reason, request_id) VALUES ($1, 'rollups repair', $2, $3, $4)`;
 /** Tenants that an audit row names. */
 const MOST_TENANTS = 50;

@@ -105,7 +105,8 @@ export async function verifyRollups(
   return result;
 }
 
-async function metersOf({ pool, meters }: VerifyDeps, slug: string | undefined): Promise<Meter[]> {
+/** Built-in and defined meters, each version that is counted. @throws TidemarkError `unknown_meter` */
+export async function metersOf({ pool, meters }: Pick<VerifyDeps, 'pool' | 'meters'>, slug?: string): Promise<Meter[]> {
   const defined = await readMeters(pool);
   const all = [...meters, ...defined.flatMap(({ meter, next }) => (next === null ? [meter] : [meter, next]))];
   const wanted = all.filter((meter) => slug === undefined || meter.slug === slug);
@@ -113,7 +114,7 @@ async function metersOf({ pool, meters }: VerifyDeps, slug: string | undefined):
   return wanted;
 }
 
-async function exceptionsOf(pool: Pool): Promise<Exceptions> {
+export async function exceptionsOf(pool: Pool): Promise<Exceptions> {
   const { rows: folded } = await pool.query<{ pair: string }>(
     `SELECT DISTINCT meter_id || ' ' || tenant_id AS pair FROM meter_overflows`,
   );
@@ -141,7 +142,13 @@ async function hasRollups(pool: Pool, day: number): Promise<boolean> {
 
 const LOCK_TABLES =
   'LOCK TABLE events, rollups_minute, rollups_hour, members_minute, members_hour IN ACCESS SHARE MODE';
-const SHARDS = `SELECT shard FROM log_offsets WHERE topic <> 'backfill' ORDER BY shard`;
+/** Shards that events come to, ascending. */
+export async function shardsOf(database: Pool | ClientBase): Promise<number[]> {
+  const { rows } = await database.query<{ shard: number }>(
+    `SELECT shard FROM log_offsets WHERE topic <> 'backfill' ORDER BY shard`,
+  );
+  return rows.map((row) => row.shard);
+}
 
 /** Compares a stretch; what differs is repaired where that is asked for, a shard a transaction. */
 async function verifyStretch(
@@ -153,8 +160,7 @@ async function verifyStretch(
   to: number,
 ): Promise<{ rows: number; found: Found[]; repaired: number; unmended: number }> {
   const { pool } = deps;
-  const { rows: shards } = await pool.query<{ shard: number }>(SHARDS);
-  const all = shards.map((row) => row.shard);
+  const all = await shardsOf(pool);
   const seen = await recountArchived(deps, request, meters, all, { from, to, mostRows: deps.rowsMax });
   const total = { rows: 0, found: [] as Found[], repaired: 0, unmended: 0 };
   const broken = new Set<number>();
@@ -189,20 +195,23 @@ async function verifyStretch(
   return total;
 }
 
-interface Seen {
+export interface Seen {
   recount: Recount<Share>;
   stretch: Stretch;
   states: ReadonlyMap<number, ShardState>;
   meters: readonly Meter[];
 }
 
-/** Recounts what is in the archive: good as long as the shard's state is the same when the rest is read. */
-async function recountArchived(
-  deps: VerifyDeps,
-  request: VerifyRequest,
+/**
+ * Recounts what is in the archive: good as long as the shard's state is the same when the rest is read.
+ * @param range `hoursOnly`: whether minutes are counted; absent: where they are kept
+ */
+export async function recountArchived(
+  deps: Pick<VerifyDeps, 'pool' | 'archive' | 'meters'>,
+  { tenantId }: Pick<VerifyRequest, 'tenantId'>,
   meters: readonly Meter[],
   shards: readonly number[],
-  { from, to, mostRows }: { from: number; to: number; mostRows?: number },
+  { from, to, mostRows, hoursOnly }: { from: number; to: number; mostRows?: number; hoursOnly?: boolean },
 ): Promise<Seen> {
   const { pool, archive } = deps;
   const day = startOfDay(from);
@@ -220,8 +229,8 @@ async function recountArchived(
   const stretch: Stretch = {
     from,
     to,
-    hoursOnly: await isHoursOnly(pool, day),
-    tenantId: request.tenantId,
+    hoursOnly: hoursOnly ?? (await isHoursOnly(pool, day)),
+    tenantId,
     ...(divisible && mostRows !== undefined ? { mostRows } : {}),
   };
   const recount = new Recount(shares, stretch);

@@ -9,9 +9,11 @@ import { withTransaction } from '../../sinks/index.ts';
 import type { ClaimStore } from '../dedupe/index.ts';
 import type { EventView } from '../event-view.ts';
 import { type Cell, HOUR, type KnownTenant, MINUTE, type Rollups } from '../rollups/rollups.ts';
+import { isHoursOnly } from '../recount/count.ts';
 import { type Fault, type Identified, promote } from '../steps/identify.ts';
 import type { Stored, StoredEvents } from '../stored-events.ts';
 import type { Tenants } from '../tenants.ts';
+import { startOfDay } from '../utc-day.ts';
 import { createCollect } from './collect.ts';
 import { checkCells, type Place } from './mend.ts';
 import { keyText, type Withdrawal } from './withdrawal.ts';
@@ -179,6 +181,7 @@ export function createWithdrawStep(deps: WithdrawDeps) {
     for (const one of events) for (const other of open) if (sameKey(other, one.withdrawal)) other.eventAt = one.at;
     await refuseMissing(found, claimed, result, open);
     const cells = new Map<string, MendedCell>();
+    const hoursOnly = await daysWithoutMinutes(pool, events);
     for (const one of events)
       for (const meterId of one.meters) {
         const minute = Math.floor(one.at / MINUTE) * MINUTE;
@@ -189,8 +192,8 @@ export function createWithdrawStep(deps: WithdrawDeps) {
         }
         for (const [bucket, isHour] of minute < rollups.foldedUntil
           ? ([
-              [minute, false],
               [hour, true],
+              ...(hoursOnly.has(startOfDay(one.at)) ? [] : ([[minute, false]] as const)),
             ] as const)
           : ([[minute, false]] as const)) {
           const key = `${meterId} ${keyText(one.tenantId)} ${bucket} ${isHour}`;
@@ -308,6 +311,13 @@ export function createWithdrawStep(deps: WithdrawDeps) {
       );
     }
   }
+}
+
+/** Days of these events whose minutes have gone: what came late has some again, which nobody reads. */
+async function daysWithoutMinutes(pool: Pool, events: readonly Found[]): Promise<Set<number>> {
+  const days = new Set(events.map((one) => startOfDay(one.at)));
+  for (const day of days) if (!(await isHoursOnly(pool, day))) days.delete(day);
+  return days;
 }
 
 /** After applying: which withdrawn events came with the batch, and when they were; the rest is waited for. */

@@ -123,6 +123,7 @@ describe('a day of the archive that is recalled', () => {
       day: WHICH,
       rows: 2_514,
       recalled_until: new Date(NOW + 14 * DAY).toISOString(),
+      minutes: false,
     });
     expect(await rowsNow()).toEqual(before);
     expect(await found()).toEqual([]);

@@ -5,10 +5,11 @@ import type { TieringDeps } from '../ports.ts';
 
 const DAY_MS = 86_400_000;
 const TABLES = [TIME_TABLES.rollups_minute, TIME_TABLES.members_minute];
+const RECALLED = 'SELECT FROM archive_days WHERE day = ANY ($1::date[]) AND recalled_until IS NOT NULL';
 
 /**
  * Drops minute rollups before `before`; the hours that were folded from them stay. A chunk with minutes that are not
- * folded yet stays too: nothing else has them.
+ * folded yet stays too, nothing else has them, and so does one of a day that is back: with its raw events it goes.
  * @param before Unix ms @returns days whose minutes have gone
  */
 export async function dropMinutes({ pool, engine, logger }: TieringDeps, before: number): Promise<Day[]> {
@@ -26,6 +27,8 @@ export async function dropMinutes({ pool, engine, logger }: TieringDeps, before:
             `SELECT 1 FROM ${quoteIdentifier(chunk.name)} AS m JOIN log_offsets AS o USING (shard) WHERE m.bucket >= o.folded_until LIMIT 1`,
           );
           if (rows.length > 0) return false;
+          const { rowCount } = await tx.query(RECALLED, [days]);
+          if (rowCount !== 0) return false;
           await tx.query('INSERT INTO archived_minutes (day) SELECT unnest($1::date[]) ON CONFLICT DO NOTHING', [days]);
           await engine.dropChunk(tx, chunk);
           return true;

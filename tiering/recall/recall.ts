@@ -46,6 +46,8 @@ export interface RecallResult extends Record<string, unknown> {
   day: Day;
   rows: number;
   recalled_until: string;
+  /** whether its minute rollups are there; not where somebody was erased from it */
+  minutes: boolean;
 }
 
 /** Drops what a killed recall has left behind, unless another process is at it. */
@@ -66,19 +68,24 @@ const ABANDONED = `
 const asideOf = (day: Day): string => `recall_${day.replaceAll('-', '')}`;
 
 /**
- * Brings a day back for `days` from now; of one that is back, its stay ends then.
+ * Brings a day back for `days` from now, with its minute rollups; of one that is back, its stay ends then.
  * @throws TidemarkError `not_found`, `archive_frozen`, `archive_busy`, `archive_damaged`
  */
 export async function recallDay(deps: TieringDeps, run: Progress, day: Day, days: number): Promise<RecallResult> {
   await requireRecallable(deps, day);
   const until = deps.now() + days * DAY_MS;
+  const rows = await withLease(deps, day, (claimed) => bringBack(deps, run, claimed, until));
+  const minutes = days > 0 && ((await deps.bringMinutesBack?.(startOf(day), run.signal)) ?? false);
+  return { day, rows, recalled_until: new Date(until).toISOString(), minutes };
+}
+
+async function withLease<T>(deps: TieringDeps, day: Day, work: (claimed: DayRow) => Promise<T>): Promise<T> {
   const claimed = await claimDay(deps.pool, day, deps.settings.leaseMs);
   if (claimed === undefined) throw new TidemarkError('archive_busy', `another archiver has ${day}`);
   let failure: string | null = null;
   try {
     deps.fault?.('recall-claimed');
-    const rows = await bringBack(deps, run, claimed, until);
-    return { day, rows, recalled_until: new Date(until).toISOString() };
+    return await work(claimed);
   } catch (error) {
     failure = error instanceof Error ? error.message : String(error);
     throw error;
