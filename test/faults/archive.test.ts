@@ -1,7 +1,7 @@
 import { openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ARCHIVE_STEPS, dayOf, runArchive, type TieringDeps, verifyArchive } from '../../tiering/index.ts';
+import { ARCHIVE_STEPS, dayOf, recallDay, runArchive, type TieringDeps, verifyArchive } from '../../tiering/index.ts';
 import { always, archiver, makeTiering, TEST_TIERING } from '../support/archive.ts';
 import { expectWhole, takeInDay } from '../support/archive-ledger.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
@@ -114,6 +114,31 @@ describe('P9: an archiver', () => {
     await requireWhole();
     const ahead = { ...deps, now: () => FIRST + 40_000 * DAY };
     expect((await runArchive(ahead, always())).archived).toHaveLength(1);
+    await finish();
+  }, 120_000);
+
+  test('whose clock goes back a day and then ahead between two runs takes each day once, and lets none go early', async () => {
+    const start = await newDay(40);
+    await newDay(40);
+    await addTo(start + DAY, 10);
+    const at = (day: number) => ({ ...deps, now: () => start + (day + TEST_TIERING.hotDays) * DAY + DAY / 2 });
+    const run = async (day: number) => {
+      const { archived, released, left } = await runArchive(at(day), always());
+      await requireWhole();
+      return { archived, released, left };
+    };
+    const [first, second] = [dayOf(start), dayOf(start + DAY)];
+    expect(await run(1)).toEqual({ archived: [first], released: [], left: {} });
+    expect(await run(0)).toEqual({ archived: [], released: [], left: {} });
+    // Brought back by the slow clock, for a day: it says when that is over.
+    await recallDay(at(0), always(), first, 1);
+    await addTo(start, 3);
+    expect(await run(0)).toEqual({ archived: [], released: [], left: {} });
+    expect(await run(2)).toEqual({ archived: [first, second], released: [first], left: {} });
+    // What comes late for a day that the slow clock takes for hot waits for the right one.
+    await addTo(start + DAY, 5);
+    expect(await run(0)).toEqual({ archived: [], released: [], left: {} });
+    expect(await run(2)).toEqual({ archived: [second], released: [], left: {} });
     await finish();
   }, 120_000);
 

@@ -1,7 +1,7 @@
-import { mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ADMIN_KEY, TestServer } from '../support/server.ts';
+import { ADMIN_KEY, TestServer, until } from '../support/server.ts';
 import { ROWS, tenantsOn } from '../support/tenant-server.ts';
 
 const server = new TestServer();
@@ -60,6 +60,12 @@ const inDatabase = () => {
     UNION ALL SELECT 'relation', relname, relacl::text FROM pg_class WHERE relnamespace = to_regnamespace('${name}')
     ORDER BY 1, 2`);
 };
+const isStopped = (pid: number) => /\) T /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+/** Files of backups of the tenant. */
+const backups = () =>
+  readdirSync(join(server.data, 'objects', 'tenants', id), { recursive: true, withFileTypes: true })
+    .filter((one) => one.isFile() && one.name.endsWith('.gz'))
+    .map((one) => join(one.parentPath, one.name));
 /** Everything that must be the same afterwards. */
 const everything = async () => ({
   rows: await query('acme', ROWS),
@@ -125,6 +131,28 @@ describe('an inactive tenant', () => {
     renameSync(folder, `${folder}-in-the-way`);
     renameSync(`${folder}-2`, folder);
   });
+
+  test('P11: whose backup is damaged before it is read back keeps all that it has, and the file is named', async () => {
+    const before = await everything();
+    await server.kill9();
+    await server.start({ ...ENV, TIDEMARK_TEST_KILL_AT: 'tenant-archive/backed-up:1:freeze' });
+    const known = new Set(backups());
+    const job = await archive();
+    const damaged = await until(async () =>
+      isStopped(server.pid) ? backups().find((file) => !known.has(file)) : undefined,
+    );
+    const bytes = readFileSync(damaged);
+    bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 4;
+    writeFileSync(damaged, bytes);
+    process.kill(server.pid, 'SIGCONT');
+    const run = await ended(job);
+    expect(run).toMatchObject({ status: 'failed' });
+    expect(run.error).toContain(damaged.slice(join(server.data, 'objects/').length));
+    expect({ ...(await everything()), url: '' }).toEqual({ ...before, url: '' });
+    expect((await ended(await archive())).status).toBe('succeeded');
+    await ended(await unarchive());
+    expect({ ...(await everything()), url: '' }).toEqual({ ...before, url: '' });
+  }, 120_000);
 
   test('P7: a suspended one comes back suspended, and a tenant has no say in it', async () => {
     await post('/api/v1/tenants/acme/suspend');
