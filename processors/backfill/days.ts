@@ -4,8 +4,8 @@ import { type StorageEngine, withTransaction } from '../../sinks/index.ts';
 import type { ArchivedEvents } from '../archived-events.ts';
 import { inParts } from '../recount/parts.ts';
 import { DAY, HOUR } from '../rollups/rollups.ts';
-import { type Cut, lockCuts, passBy } from './cut.ts';
 import { startOfDay } from '../utc-day.ts';
+import { type Cut, lockCuts, passBy } from './cut.ts';
 import { backfillStretch, type StepDeps } from './step.ts';
 
 /** What makes a day be passed by: it can be read later, or never, but others can. */

@@ -1,8 +1,8 @@
 import type { Pool } from 'pg';
 import type { StorageEngine } from '../../sinks/index.ts';
 import type { ArchivedEvents } from '../archived-events.ts';
-import { isHoursOnly, Recount, type Stretch, leftOutOf } from '../recount/count.ts';
 import { makeChunks } from '../recount/chunks.ts';
+import { isHoursOnly, leftOutOf, Recount, type Stretch } from '../recount/count.ts';
 import { Moved } from '../recount/parts.ts';
 import { CardinalityGuard, writeOverflows } from '../rollups/cardinality.ts';
 import { HOUR } from '../rollups/rollups.ts';

@@ -8,8 +8,8 @@ import { type Meter, uuidOf } from '../../schemas/index.ts';
 import { withTransaction } from '../../sinks/index.ts';
 import type { ClaimStore } from '../dedupe/index.ts';
 import type { EventView } from '../event-view.ts';
-import { type Cell, HOUR, type KnownTenant, MINUTE, type Rollups } from '../rollups/rollups.ts';
 import { isHoursOnly } from '../recount/count.ts';
+import { type Cell, HOUR, type KnownTenant, MINUTE, type Rollups } from '../rollups/rollups.ts';
 import { type Fault, type Identified, promote } from '../steps/identify.ts';
 import type { Stored, StoredEvents } from '../stored-events.ts';
 import type { Tenants } from '../tenants.ts';
@@ -191,10 +191,7 @@ export function createWithdrawStep(deps: WithdrawDeps) {
           continue;
         }
         for (const [bucket, isHour] of minute < rollups.foldedUntil
-          ? ([
-              [hour, true],
-              ...(hoursOnly.has(startOfDay(one.at)) ? [] : ([[minute, false]] as const)),
-            ] as const)
+          ? ([[hour, true], ...(hoursOnly.has(startOfDay(one.at)) ? [] : ([[minute, false]] as const))] as const)
           : ([[minute, false]] as const)) {
           const key = `${meterId} ${keyText(one.tenantId)} ${bucket} ${isHour}`;
           const cell = cells.get(key) ?? {
