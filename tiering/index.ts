@@ -5,6 +5,7 @@ export * from './list.ts';
 export type { LogPosition, Manifest, ManifestFile, TenantTotals } from './manifest.ts';
 export * from './operations/cost.ts';
 export { type EraseRequest, type EraseResult, eraseEvents } from './operations/erase.ts';
+export { type ForgetResult, forgetPurged } from './operations/forget-purged.ts';
 export * from './operations/holds.ts';
 export * from './operations/lifecycle.ts';
 export * from './ports.ts';

@@ -3,6 +3,7 @@ import { type Job, TidemarkError } from '../schemas/index.ts';
 import { runArchive } from './archive/run.ts';
 import { type Day, isDay } from './layout.ts';
 import { eraseEvents } from './operations/erase.ts';
+import { forgetPurged } from './operations/forget-purged.ts';
 import type { TieringDeps } from './ports.ts';
 import { recallDay } from './recall/recall.ts';
 import { verifyArchive } from './verify.ts';
@@ -59,6 +60,12 @@ export function createTieringJobs(deps: TieringDeps): Job[] {
         const { day, days } = context.params;
         return recallDay(deps, context, requireDay('day', day), Number(days));
       },
+    },
+    {
+      name: 'archive_forget',
+      schedule: '7 * * * *',
+      params: Type.Object({}),
+      run: (context) => forgetPurged(deps, context),
     },
     {
       name: 'archive_erase',

@@ -21,21 +21,26 @@ export interface PurgeDeps {
 /** Where everything that is kept of a tenant in the object store begins. */
 export const objectPrefix = (tenantId: string): string => `tenants/${tenantId}/`;
 
+const NOT_HELD = 'id NOT IN (SELECT tenant_id FROM legal_holds)';
 const DUE = `
   SELECT id FROM tenants
-  WHERE status = 'deleted' AND purged_at IS NULL AND delete_after <= now() AND ($1::uuid IS NULL OR id = $1) ORDER BY delete_after`;
+  WHERE status = 'deleted' AND purged_at IS NULL AND delete_after <= now() AND ($1::uuid IS NULL OR id = $1) AND ${NOT_HELD}
+  ORDER BY delete_after`;
 const TABLES = `
   SELECT c.relname AS name FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
   WHERE c.relnamespace = 'tidemark'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
     AND a.attname = 'tenant_id' AND a.atttypid = 'uuid'::regtype AND NOT a.attisdropped ORDER BY 1`;
 const TOMBSTONE = `
   UPDATE tenants SET slug = NULL, name = 'deleted', email = NULL, tier = 'standard', purged_at = now()
-  WHERE id = $1 AND status = 'deleted' AND purged_at IS NULL AND delete_after <= now()`;
+  WHERE id = $1 AND status = 'deleted' AND purged_at IS NULL AND delete_after <= now() AND ${NOT_HELD}`;
+/** Files of the archive hold all tenants: tiering's `archive_forget` takes this one out of them. */
+const FORGET_ARCHIVED = 'INSERT INTO tidemark.purged_archives (tenant_id) VALUES ($1)';
 
 /**
  * Takes away everything of the tenants whose grace period has ended: schema and roles, rows in every table that knows
- * tenants, backups, the heartbeat. What stays are issued statements, and the customer_id with its UUID, so that late usage is refused. Safe to
- * run again after a crash at any point.
+ * tenants, backups, the heartbeat; its rows of the archive are taken by tiering, within the hour. One under legal hold waits for its
+ * release. What stays are issued statements, and the customer_id with its UUID, so that late usage is refused. Safe to run
+ * again after a crash at any point.
  */
 export function createPurgeJob(deps: PurgeDeps): Job {
   return {
@@ -69,6 +74,7 @@ async function purgeTenant(deps: PurgeDeps, tenantId: string): Promise<string[]>
     await client.query(MARK_STALE, [tenantId]);
     await dropTenantSchema(client, tenantId);
     const left = await deleteRows(client, tenantId);
+    await client.query(FORGET_ARCHIVED, [tenantId]);
     deps.fault?.('purge/rows');
     return left;
   });

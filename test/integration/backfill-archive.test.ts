@@ -184,7 +184,7 @@ describe('a meter that is younger than the archive', () => {
     await committed(pool, 400);
     await running.stop();
     await runArchive(tiering, always());
-    // Files of the archive hold all tenants: a purge does not rewrite them.
+    // Files of the archive hold all tenants: a purge does not wait until they are written anew.
     await pool.query(`UPDATE tenants SET status = 'deleted', purged_at = now() WHERE customer_id = 't1'`);
     const later = await define('later');
     running = await start();

@@ -72,7 +72,7 @@ export async function archiveDay(deps: TieringDeps, claimed: DayRow, run: Progre
 }
 
 /** A day with events of a tenant under legal hold does not expire. */
-async function tagHeld({ pool, store }: TieringDeps, manifest: Manifest): Promise<void> {
+export async function tagHeld({ pool, store }: TieringDeps, manifest: Manifest): Promise<void> {
   if (!(await isHeld(pool, Object.keys(manifest.tenants)))) return;
   for (const { key } of manifest.files) await store.tag(key, tagsOf('part', true));
   await store.tag(manifestKey(manifest.day), tagsOf('manifest', true));

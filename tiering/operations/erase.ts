@@ -7,7 +7,15 @@ import { join } from 'node:path';
 import type { Pool } from 'pg';
 import { TidemarkError } from '../../schemas/index.ts';
 import { isFrozen, quoteIdentifier } from '../../sinks/index.ts';
-import { identityOf, putManifest, reconcile, successionOf, summed, withScratch } from '../archive/archive-day.ts';
+import {
+  identityOf,
+  putManifest,
+  reconcile,
+  successionOf,
+  summed,
+  tagHeld,
+  withScratch,
+} from '../archive/archive-day.ts';
 import { claimDay, type DayRow, daysWithFiles, releaseDay, setCurrent } from '../archive/day-state.ts';
 import { fetchFile } from '../archive/fetch-file.ts';
 import { digestOf, readFiles, writeParquet } from '../archive/part-file.ts';
@@ -41,6 +49,14 @@ export interface EraseResult extends Record<string, unknown> {
 const FIND = `
   SELECT id FROM erasures WHERE tenant_id = $1 AND user_id IS NOT DISTINCT FROM $2 AND verified_at IS NULL ORDER BY created_at LIMIT 1`;
 const BEGIN = 'INSERT INTO erasures (tenant_id, user_id, reason, requested_by) VALUES ($1, $2, $3, $4) RETURNING id';
+/** Whose rows of a file go. */
+interface Whose {
+  tenantId: string;
+  /** null: the tenant as a whole */
+  userId: string | null;
+  /** absent: whenever they were received */
+  receivedBefore?: Date;
+}
 /** Tables that hold values of UNIQUE_COUNT meters, or of groups, as texts. */
 const NAMED = [
   { table: 'members_minute', column: 'members' },
@@ -115,7 +131,8 @@ async function eraseHot(pool: Pool, { tenantId, userId }: EraseRequest, id: stri
   return rowCount ?? 0;
 }
 
-async function eraseDay(deps: TieringDeps, day: Day, request: EraseRequest): Promise<number | 'frozen'> {
+/** Writes a day's files anew without these rows. @returns how many @throws TidemarkError `archive_busy`, `archive_damaged` */
+export async function eraseDay(deps: TieringDeps, day: Day, whose: Whose): Promise<number | 'frozen'> {
   const claimed = await claimDay(deps.pool, day, deps.settings.leaseMs);
   if (claimed === undefined) throw new TidemarkError('archive_busy', `another archiver has ${day}`);
   try {
@@ -126,7 +143,7 @@ async function eraseDay(deps: TieringDeps, day: Day, request: EraseRequest): Pro
       const object = await deps.store.head(key);
       if (object !== undefined && isFrozen(object)) return 'frozen';
     }
-    return await withScratch(deps, (scratch, duck) => rewriteDay(deps, row, request, scratch, duck));
+    return await withScratch(deps, (scratch, duck) => rewriteDay(deps, row, whose, scratch, duck));
   } finally {
     await releaseDay(deps.pool, claimed, null).catch(() => undefined);
   }
@@ -135,14 +152,21 @@ async function eraseDay(deps: TieringDeps, day: Day, request: EraseRequest): Pro
 async function rewriteDay(
   deps: TieringDeps,
   row: DayRow,
-  { tenantId, userId }: EraseRequest,
+  { tenantId, userId, receivedBefore }: Whose,
   scratch: string,
   duck: Duck,
 ): Promise<number> {
   const manifest = row.current?.manifest;
   if (manifest === undefined) return 0;
-  const values = userId === null ? [tenantId] : [tenantId, userId];
-  const theirs = userId === null ? 'tenant_id = $1' : 'tenant_id = $1 AND user_id IS NOT DISTINCT FROM $2';
+  const values: string[] = [];
+  const bind = (value: string) => `$${values.push(value)}`;
+  const theirs = [
+    `tenant_id = ${bind(tenantId)}`,
+    ...(userId === null ? [] : [`user_id IS NOT DISTINCT FROM ${bind(userId)}`]),
+    ...(receivedBefore === undefined
+      ? []
+      : [`received_at < CAST(${bind(receivedBefore.toISOString().slice(0, -1))} AS TIMESTAMP)`]),
+  ].join(' AND ');
   const kept: ManifestFile[] = [];
   const replaced: ManifestFile[] = [];
   const removed = { rows: 0, tokens_consumed: 0n, duration_ms: 0n };
@@ -201,7 +225,10 @@ async function rewriteDay(
     ...successionOf(row, deps.now()),
     tenants: addTenants(manifest.tenants, gone, -1),
   });
-  await setCurrent(deps.pool, row, await putManifest(deps, row, signed));
+  const stored = await putManifest(deps, row, signed);
+  await setCurrent(deps.pool, row, stored);
+  // Others of the day may be held.
+  await tagHeld(deps, stored.manifest);
   for (const { key } of replaced) await deps.store.delete(key);
   return removed.rows;
 }
