@@ -157,6 +157,14 @@ test('a scheduled minute runs once however many processes name it', async () => 
   expect(await queueOf('count').list({ limit: 10 })).toHaveLength(1);
 });
 
+test('a scheduled run is late, not lost, where its process was held up at its time', async () => {
+  const second = new Date(Date.now() + 2_000).getUTCSeconds();
+  startRunner({ name: 'count', schedule: `${second} * * * * *`, run: async () => ({}) });
+  // Nothing of this process runs until 3 seconds after that time.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5_000);
+  await until(async () => (await queueOf('count').list({ limit: 1 }))[0]);
+});
+
 test('history keeps what it is told to, and a list pages without gaps', async () => {
   const queue = queueOf('count');
   for (let i = 0; i < 5; i++) await queue.request('count', { i });
