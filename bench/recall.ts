@@ -1,6 +1,6 @@
 /** A day of the archive on its way back into the database, and out of it again. */
 
-import { dayOf, fill, jobOf, today, withServer } from './archive.ts';
+import { dayOf, fill, jobOf, OLD, today, withServer } from './archive.ts';
 import { add, rate } from './report.ts';
 
 /** Ten a second: events have whole milliseconds. */
@@ -18,7 +18,7 @@ export const archiveRecall = (): Promise<void> =>
       const found = await count();
       if (found !== rows) throw new Error(`${found} rows in the database, expected ${rows}`);
     };
-    const out = await jobOf(server, '/api/v1/archives/run');
+    const out = await jobOf(server, '/api/v1/archives/run', OLD);
     await expect(0);
     let peak = 0;
     const before = server.rss();
@@ -27,7 +27,7 @@ export const archiveRecall = (): Promise<void> =>
     });
     await expect(EVENTS);
     await jobOf(server, `/api/v1/archives/${day}/recall`, { days: 0 });
-    const again = await jobOf(server, '/api/v1/archives/run');
+    const again = await jobOf(server, '/api/v1/archives/run', OLD);
     await expect(0);
     add(
       'recall, a day of 864,000 events',
