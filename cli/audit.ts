@@ -38,8 +38,8 @@ function referencesOf(request: FastifyRequest): string[] {
   const found: string[] = [];
   for (const [source, names] of [
     [request.params, ['ref', 'tenant', 'subject']],
-    [request.query, ['subject', 'tenant']],
-    [request.body, ['tenant', 'subject', 'customer_id', 'slug']],
+    [request.query, ['subject', 'tenant', 'filterCustomerId']],
+    [request.body, ['tenant', 'subject', 'filterCustomerId', 'customer_id', 'slug']],
   ] as const) {
     if (typeof source !== 'object' || source === null) continue;
     for (const [name, value] of Object.entries(source))
@@ -63,6 +63,6 @@ function groupsBySubject({ query, body }: FastifyRequest): boolean {
       typeof source === 'object' &&
       source !== null &&
       'groupBy' in source &&
-      (Array.isArray(source.groupBy) ? source.groupBy.includes('subject') : source.groupBy === 'subject'),
+      [source.groupBy].flat().some((names) => String(names).split(',').includes('subject')),
   );
 }

@@ -41,12 +41,14 @@ export async function sendEventStream(
   try {
     for await (const { id, event, data } of source(signal)) {
       if (signal.aborted) break;
+      // A key that was revoked since sees no more.
+      await request.authorize('read');
       const taken = raw.write(`id: ${id}\nevent: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
       // A slow reader holds up its own source, nothing else: what it has not taken is at most one event.
       if (!taken) await once(raw, 'drain', { signal }).catch(() => undefined);
     }
   } catch (error) {
-    // The headers are out: the reader comes back and goes on where it was.
+    // The headers are out: the reader comes back and goes on where it was, if it still may.
     request.log.warn({ err: error }, 'event stream cut off');
   } finally {
     clearInterval(keepAlive);

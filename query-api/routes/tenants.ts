@@ -29,7 +29,7 @@ const Tenants = Type.Object({
 });
 
 /** Reading tenants, and keys; making and changing tenants is in provisioning.ts and lifecycle.ts. */
-export const tenantRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool, directory }) => {
+export const tenantRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool, directory, keys: known }) => {
   app.get(
     '/api/v1/tenants',
     { schema: { tags: ['tenants'], summary: 'List tenants', querystring: Tenants } },
@@ -97,11 +97,12 @@ export const tenantRoutes: FastifyPluginAsync<QueryOptions> = async (app, { pool
 
   app.delete(
     '/api/v1/keys/:id',
-    { schema: { tags: ['keys'], summary: 'Revoke a key; it works for 10 more seconds at most' } },
+    { schema: { tags: ['keys'], summary: 'Revoke a key; other processes see it within 10 seconds' } },
     async (request, reply) => {
       requirePlatform(await request.authorize('admin'));
       const { id } = request.params as { id: string };
       if (!(await revokeKey(pool, id))) throw new TidemarkError('not_found', `there is no key ${id}`);
+      known.forget();
       return reply.code(204).send();
     },
   );

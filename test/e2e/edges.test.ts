@@ -109,3 +109,46 @@ test('a body that may be left out may be left out by clients that always name it
   const needed = await server.request('/api/v1/subscriptions', { method: 'POST', headers: json });
   expect([needed.status, ((await needed.json()) as { code: string }).code]).toEqual([400, 'invalid_body']);
 });
+
+describe('P7: what a key may see', () => {
+  const post = (path: string, body: object) =>
+    server.request(path, { method: 'POST', headers: json, body: JSON.stringify(body) });
+
+  test('ends when it is revoked, also in a stream that is open', async () => {
+    await post('/api/v1/tenants', { slug: 'guest', name: 'Guest' });
+    const made = await post('/api/v1/keys', { tenant: 'guest', scopes: ['read'] });
+    expect(made.status).toBe(201);
+    const { id, secret } = (await made.json()) as { id: string; secret: string };
+    const headers = { authorization: `Bearer ${secret}` };
+    const stream = await server.request('/api/v1/meters/tokens/stream', { headers });
+    const reader = stream.body?.pipeThrough(new TextDecoderStream()).getReader();
+    let seen = '';
+    const read = async () => {
+      const piece = await reader?.read();
+      seen += piece?.value ?? '';
+      return piece?.done === false;
+    };
+    while (!seen.includes('event: rows')) expect(await read()).toBe(true);
+    expect((await server.request(`/api/v1/keys/${id}`, { method: 'DELETE' })).status).toBe(204);
+    expect((await server.request('/api/v1/meters', { headers })).status).toBe(401);
+    const line = { timestamp: iso(Date.now()), customer_id: 'guest', idempotency_key: 'later', tokens_consumed: 4711 };
+    expect((await server.post([JSON.stringify(line)])).status).toBe(204);
+    while (await read()) expect(seen).not.toContain('4711');
+  });
+
+  test('and what a platform key saw of a tenant is on record, however it asked', async () => {
+    const asked = [
+      'filterCustomerId=guest',
+      'groupBy=endpoint,subject',
+      'groupBy=model&groupBy=subject',
+      'subject=guest',
+    ];
+    for (const more of asked)
+      await server.request(`/api/v1/meters/tokens/query?${more}`, { headers: { 'tidemark-reason': more } });
+    await post('/api/v1/meters/tokens/query', { filterCustomerId: ['guest'] });
+    const { data } = await server.json<{ data: { action: string; reason: string | null }[] }>('/api/v1/audit?limit=9');
+    expect(data.map(({ action, reason }) => reason ?? action)).toEqual(
+      expect.arrayContaining([...asked, 'POST /api/v1/meters/:slug/query']),
+    );
+  });
+});
