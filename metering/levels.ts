@@ -4,8 +4,12 @@ import { isLevel, type Meter } from '../schemas/index.ts';
  * Levels of the coarse rollups (`schemas/sql/0030_rollups_coarse.sql`): which of day, tenant and group a row tells apart.
  * A query reads the coarsest level that still tells apart what it asks for.
  */
-export const LEVEL = { byTenant: 1, byGroup: 2, byDay: 4 } as const;
+export const LEVEL = { byTenant: 1, byGroup: 2, byDay: 4, merged: 8 } as const;
+/** Levels that a shard writes. Those that don't tell tenants apart are added up over all shards: `+ LEVEL.merged`. */
 export const LEVELS: readonly number[] = [0, 1, 2, 3, 4, 5, 6, 7];
+
+/** The shard of rows that are added up over all shards. */
+export const ALL_SHARDS = -1;
 
 /** The smallest id that stands for all tenants, or for all groups. */
 export const NIL_UUID = '00000000-0000-0000-0000-000000000000';
@@ -13,7 +17,7 @@ export const NIL_UUID = '00000000-0000-0000-0000-000000000000';
 /** What a level tells apart, for people (`explain=true`). */
 export function levelName(level: number): string {
   const by = [...(level & LEVEL.byTenant ? ['tenant'] : []), ...(level & LEVEL.byGroup ? ['group'] : [])];
-  return `${level & LEVEL.byDay ? 'days' : 'hours'}${by.length === 0 ? ' of all tenants' : ` by ${by.join(' and ')}`}`;
+  return `${level & LEVEL.byDay ? 'days' : 'hours'}${by.length === 0 ? ' of all tenants' : ` by ${by.join(' and ')}`}${level & LEVEL.merged ? ', partitions added up' : ''}`;
 }
 
 /**

@@ -105,6 +105,16 @@ export class SketchSums {
     }
   }
 
+  /** What they add up to, as `sketchToText` writes it. */
+  toText(): string {
+    const entries = [...this.entries()];
+    return sketchToText(
+      entries.map(([bin]) => bin),
+      entries.map(([, count]) => count),
+      entries.length,
+    );
+  }
+
   clear(): void {
     if (this.#low <= this.#high) this.#counts.fill(0, this.#low, this.#high + 1);
     this.#low = MOST_BIN * 2;

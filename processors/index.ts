@@ -2,6 +2,7 @@ import { openFilterBudget } from './dedupe/index.ts';
 import { DefinitionWatch } from './definitions.ts';
 import { PartitionOwner } from './partition-owner.ts';
 import type { ProcessorDeps, ProcessorMetrics } from './ports.ts';
+import { ShardMerger } from './rollups/shard-merger.ts';
 
 export type { ArchivedDay, ArchivedEvents, ArchivedRange } from './archived-events.ts';
 export { type BackfillDeps, createBackfillJob } from './backfill/index.ts';
@@ -38,9 +39,10 @@ export async function runProcessors(deps: ProcessorDeps): Promise<RunningProcess
   const consumer = await deps.log.consume((partition) =>
     new PartitionOwner(deps, partition, { budget, metrics, watch }).run(),
   );
+  const merger = new ShardMerger(deps);
   return {
     stop: async () => {
-      await consumer.close();
+      await Promise.all([consumer.close(), merger.stop()]);
       await watch.stop();
     },
     metrics: () => ({ ...metrics }),

@@ -40,6 +40,7 @@ export const STEPS = [
   'committed',
   'folded',
   'coarse',
+  'merged',
 ] as const;
 export type Step = (typeof STEPS)[number];
 

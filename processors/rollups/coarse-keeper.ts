@@ -5,7 +5,7 @@ import type { ProcessorDeps } from '../ports.ts';
 import { type CoarseDay, foldCoarse } from './fold-coarse.ts';
 import { DAY, HOUR } from './rollups.ts';
 
-/** Days with hour rows that have no coarse ones yet. */
+/** Days with hour rows, of which some hours, or the day as a whole, have no coarse ones yet. */
 const DAYS = `
   SELECT DISTINCT (extract(epoch FROM date_bin('1 day', bucket, 'epoch')) * 1000)::float8 AS day
   FROM rollups_hour WHERE shard = $1 AND bucket >= $2 AND bucket < $3 ORDER BY 1`;
@@ -43,7 +43,8 @@ export class CoarseKeeper {
 
   async #extend(client: ClientBase, foldedUntil: number, meters: readonly Meter[]): Promise<void> {
     if (this.#days.length === 0) {
-      const from = Number.isFinite(this.#until) ? new Date(this.#until) : '-infinity';
+      // From the start of the day: its own row is due at its end, also where its last hours are empty.
+      const from = Number.isFinite(this.#until) ? new Date(Math.floor(this.#until / DAY) * DAY) : '-infinity';
       const { rows } = await client.query<{ day: number }>(DAYS, [this.#own.shard, from, new Date(foldedUntil)]);
       this.#days = rows.map((row) => row.day);
     }

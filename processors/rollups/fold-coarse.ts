@@ -1,19 +1,9 @@
 import { hash } from 'node:crypto';
 import type { ClientBase } from 'pg';
-import {
-  compareDecimals,
-  type Decimal,
-  decimalFrom,
-  ExactSum,
-  hasLevel,
-  LEVEL,
-  LEVELS,
-  NIL_UUID,
-  sketchToText,
-} from '../../metering/index.ts';
+import { hasLevel, LEVEL, LEVELS, NIL_UUID, sketchToText } from '../../metering/index.ts';
 import type { Meter } from '../../schemas/index.ts';
-import { BinaryCopy, copyInto } from '../../sinks/index.ts';
 import { Bins } from './bins.ts';
+import { CoarseWriter, type RowTexts, Total, VALUE_TEXTS, valuesOf } from './coarse-rows.ts';
 import { DAY, HOUR } from './rollups.ts';
 
 /** What of a shard's day is to be added up. Times are Unix ms, UTC. */
@@ -31,23 +21,21 @@ export interface CoarseDay {
 const HOUR_ROWS = `
   DECLARE hour_rows NO SCROLL CURSOR FOR
   SELECT (extract(epoch FROM r.bucket) * 1000)::float8 AS bucket, r.meter_id, r.tenant_id, r.group_key, g.values::text AS values,
-    r.count::text AS count, r.sum::text AS sum, r.min::text AS min, r.max::text AS max, r.last::text AS last,
-    (extract(epoch FROM r.last_at) * 1000)::float8 AS last_at, r.last_key::text AS last_key,
+    ${VALUE_TEXTS},
     array_to_string(r.bins, ',') AS bins, array_to_string(r.bin_counts, ',') AS counts
   FROM rollups_hour AS r LEFT JOIN rollup_groups AS g USING (group_key)
   WHERE r.shard = $1 AND r.bucket >= $2 AND r.bucket < $3
   ORDER BY r.meter_id, r.tenant_id, r.group_key`;
 const FETCH = 2_000;
-const COPY =
-  'COPY rollups_coarse (bucket, level, meter_id, shard, tenant_id, group_key, count, last_at, last_key, sum, min, max, last, sketch) FROM STDIN (FORMAT binary)';
-const COLUMNS = 14;
-const COPY_BYTES = 1 << 20;
-
 const FORGET = `
   DELETE FROM rollups_coarse WHERE shard = $1 AND bucket >= $2 AND bucket < $3
     AND CASE WHEN level >= ${LEVEL.byDay} THEN $4 ELSE bucket = ANY ($5::timestamptz[]) END`;
 const MARK = 'INSERT INTO stale_hours (shard, hour) SELECT $1, unnest($2::timestamptz[]) ON CONFLICT DO NOTHING';
 const UNMARK = 'DELETE FROM stale_hours WHERE shard = $1 AND hour = ANY ($2::timestamptz[])';
+/** An hour that is listed already changes too: its lock and its version tell a merge under way (`merge-shards.ts`). */
+const UNMERGE = `
+  INSERT INTO unmerged_hours AS u (hour) SELECT hour FROM unnest($1::timestamptz[]) AS hour ORDER BY 1
+  ON CONFLICT (hour) DO UPDATE SET version = u.version + 1`;
 const INSERT_GROUPS = `
   INSERT INTO rollup_groups (group_key, tenant_id, meter_id, values)
   SELECT k.group_key, '${NIL_UUID}', k.meter_id, k.values::text[] FROM unnest($1::uuid[], $2::int[], $3::text[]) AS k(group_key, meter_id, values)
@@ -74,7 +62,8 @@ export async function foldCoarse(
   const range = [shard, iso(day), iso(day + DAY)];
   if (again) await client.query(FORGET, [...range, wholeDay, times]);
   await client.query(UNMARK, [shard, times]);
-  const totals = new DayTotals(shard, work);
+  const writer = new CoarseWriter(client);
+  const totals = new DayTotals(shard, work, writer);
   const byId = new Map(meters.map((meter) => [meter.id, meter]));
   await client.query(HOUR_ROWS, wholeDay ? range : [shard, iso(Math.min(...hours)), iso(Math.max(...hours) + HOUR)]);
   for (let more = true; more; ) {
@@ -85,10 +74,7 @@ export async function foldCoarse(
       if (meter !== undefined && (wholeDay || hours.has(row.bucket))) totals.add(row, meter);
     }
     if (!more) totals.finish();
-    if (totals.copy.bytes > COPY_BYTES || (!more && totals.copy.rows > 0)) {
-      await copyInto(client, COPY, totals.copy.finish());
-      totals.copy.reset();
-    }
+    await writer.send(!more);
   }
   await client.query('CLOSE hour_rows');
   const groups = [...totals.groups];
@@ -98,91 +84,43 @@ export async function foldCoarse(
       groups.map(([, group]) => group.meterId),
       groups.map(([, group]) => group.values),
     ]);
+  // Last, so that other shards and a merge that come to the same hours wait for a commit only.
+  await client.query(UNMERGE, [times]);
 }
 
-interface HourRow {
+interface HourRow extends RowTexts {
   bucket: number;
   meter_id: number;
   tenant_id: string;
   group_key: string;
   /** array literal; null for a group that is not known */
   values: string | null;
-  count: string;
-  sum: string | null;
-  min: string | null;
-  max: string | null;
-  last: string | null;
-  last_at: number | null;
-  last_key: string | null;
   bins: string | null;
   counts: string | null;
 }
 
-/** What rows add up to. */
-class Total {
-  count = 0;
-  sum: ExactSum | null = null;
-  min: Decimal | null = null;
-  max: Decimal | null = null;
-  last: Decimal | null = null;
-  lastAt = Number.NEGATIVE_INFINITY;
-  lastKey = '';
-  bins: Bins | null = null;
+/** What rows add up to, with their sketches. */
+class SketchedTotal extends Total {
+  #bins: Bins | null = null;
 
-  add(row: DecodedRow): void {
-    this.count += row.count;
-    if (row.sum !== null) {
-      this.sum ??= new ExactSum();
-      this.sum.add(row.sum);
-    }
-    if (row.min !== null && (this.min === null || compareDecimals(row.min, this.min) < 0)) this.min = row.min;
-    if (row.max !== null && (this.max === null || compareDecimals(row.max, this.max) > 0)) this.max = row.max;
-    const { last, lastAt, lastKey } = row;
-    if (last !== null && (lastAt > this.lastAt || (lastAt === this.lastAt && lastKey > this.lastKey))) {
-      this.last = last;
-      this.lastAt = lastAt;
-      this.lastKey = lastKey;
-    }
-    if (row.bins.length === 0) return;
-    this.bins ??= new Bins();
-    for (let i = 0; i < row.bins.length; i++) this.bins.add(row.bins[i] as number, row.counts[i] as number);
+  addBins(bins: readonly number[], counts: readonly number[]): void {
+    if (bins.length === 0) return;
+    this.#bins ??= new Bins();
+    for (let i = 0; i < bins.length; i++) this.#bins.add(bins[i] as number, counts[i] as number);
+  }
+
+  get sketch(): string | null {
+    return this.#bins === null ? null : sketchToText(this.#bins.keys, this.#bins.counts, this.#bins.length);
   }
 }
 
-interface DecodedRow {
-  count: number;
-  sum: Decimal | null;
-  min: Decimal | null;
-  max: Decimal | null;
-  last: Decimal | null;
-  lastAt: number;
-  lastKey: string;
-  bins: readonly number[];
-  counts: readonly number[];
-}
-
-const decimal = (text: string | null): Decimal | null => (text === null ? null : decimalFrom(text));
 const numbers = (text: string | null): number[] => (text === null || text === '' ? [] : text.split(',').map(Number));
 
-function decode(row: HourRow): DecodedRow {
-  return {
-    count: Number(row.count),
-    sum: decimal(row.sum),
-    min: decimal(row.min),
-    max: decimal(row.max),
-    last: decimal(row.last),
-    lastAt: row.last_at ?? Number.NEGATIVE_INFINITY,
-    lastKey: row.last_key ?? '',
-    bins: numbers(row.bins),
-    counts: numbers(row.counts),
-  };
-}
-
-interface Place {
+interface Series {
   tenantId: string;
   groupKey: string;
   /** by level and bucket */
-  totals: Map<number, Map<number, Total>>;
+  totals: Map<number, Map<number, SketchedTotal>>;
 }
 
 /**
@@ -190,21 +128,22 @@ interface Place {
  * one begins, so memory holds one tenant, one group, and the groups of all tenants of one meter.
  */
 class DayTotals {
-  readonly copy = new BinaryCopy();
   /** groups over all tenants that rows were written for */
   readonly groups = new Map<string, { meterId: number; values: string }>();
   readonly #shard: number;
   readonly #work: CoarseDay;
+  readonly #writer: CoarseWriter;
   #meter: Meter | undefined;
   #levels: readonly number[] = [];
-  #series: Place | undefined;
-  #tenant: Place | undefined;
-  #overall: Place | undefined;
-  readonly #byValues = new Map<string, Place>();
+  #series: Series | undefined;
+  #tenant: Series | undefined;
+  #overall: Series | undefined;
+  readonly #byValues = new Map<string, Series>();
 
-  constructor(shard: number, work: CoarseDay) {
+  constructor(shard: number, work: CoarseDay, writer: CoarseWriter) {
     this.#shard = shard;
     this.#work = work;
+    this.#writer = writer;
   }
 
   add(row: HourRow, meter: Meter): void {
@@ -212,53 +151,56 @@ class DayTotals {
       this.finish();
       this.#meter = meter;
       this.#levels = LEVELS.filter((level) => hasLevel(meter, level));
-      this.#overall = newPlace(NIL_UUID, NIL_UUID);
+      this.#overall = newSeries(NIL_UUID, NIL_UUID);
     }
     if (this.#tenant?.tenantId !== row.tenant_id) {
       this.#write(this.#tenant);
-      this.#tenant = newPlace(row.tenant_id, NIL_UUID);
+      this.#tenant = newSeries(row.tenant_id, NIL_UUID);
     }
     if (this.#series?.groupKey !== row.group_key) {
       this.#write(this.#series);
-      this.#series = newPlace(row.tenant_id, row.group_key);
+      this.#series = newSeries(row.tenant_id, row.group_key);
     }
     const { day, hours, wholeDay } = this.#work;
-    const decoded = decode(row);
+    const values = valuesOf(row);
+    const bins = numbers(row.bins);
+    const counts = numbers(row.counts);
     for (const level of this.#levels) {
       const byDay = (level & LEVEL.byDay) !== 0;
       if (byDay ? !wholeDay : !hours.has(row.bucket)) continue;
-      const totals = this.#placeOf(level, meter, row).totals;
-      const buckets = totals.get(level) ?? new Map<number, Total>();
+      const totals = this.#seriesOf(level, meter, row).totals;
+      const buckets = totals.get(level) ?? new Map<number, SketchedTotal>();
       totals.set(level, buckets);
       const bucket = byDay ? day : row.bucket;
-      const total = buckets.get(bucket) ?? new Total();
+      const total = buckets.get(bucket) ?? new SketchedTotal();
       buckets.set(bucket, total);
-      total.add(decoded);
+      total.add(values);
+      total.addBins(bins, counts);
     }
   }
 
-  #placeOf(level: number, meter: Meter, row: HourRow): Place {
+  #seriesOf(level: number, meter: Meter, row: HourRow): Series {
     const byTenant = (level & LEVEL.byTenant) !== 0;
     const byGroup = (level & LEVEL.byGroup) !== 0;
-    const place = byTenant
+    const series = byTenant
       ? byGroup
         ? this.#series
         : this.#tenant
       : byGroup
         ? this.#groupOf(meter, row)
         : this.#overall;
-    if (place === undefined) throw new Error('rows of a series come together');
-    return place;
+    if (series === undefined) throw new Error('rows of a series come together');
+    return series;
   }
 
-  #groupOf(meter: Meter, row: HourRow): Place {
+  #groupOf(meter: Meter, row: HourRow): Series {
     const values = row.values ?? `{${meter.groupBy.map(() => 'NULL').join(',')}}`;
     const known = this.#byValues.get(values);
     if (known !== undefined) return known;
-    const place = newPlace(NIL_UUID, overallGroupKey(meter.id, values));
-    this.groups.set(place.groupKey, { meterId: meter.id, values });
-    this.#byValues.set(values, place);
-    return place;
+    const series = newSeries(NIL_UUID, overallGroupKey(meter.id, values));
+    this.groups.set(series.groupKey, { meterId: meter.id, values });
+    this.#byValues.set(values, series);
+    return series;
   }
 
   /** Writes what is still in memory. */
@@ -266,60 +208,28 @@ class DayTotals {
     this.#write(this.#series);
     this.#write(this.#tenant);
     this.#write(this.#overall);
-    for (const place of this.#byValues.values()) this.#write(place);
+    for (const series of this.#byValues.values()) this.#write(series);
     this.#byValues.clear();
     this.#series = undefined;
     this.#tenant = undefined;
     this.#overall = undefined;
   }
 
-  #write(place: Place | undefined): void {
-    if (place === undefined || this.#meter === undefined) return;
-    for (const [level, buckets] of place.totals)
-      for (const [bucket, total] of buckets)
-        writeTotal(this.copy, this.#shard, this.#meter.id, level, bucket, place, total);
+  #write(series: Series | undefined): void {
+    if (series === undefined || this.#meter === undefined) return;
+    const { tenantId, groupKey, totals } = series;
+    const own = { shard: this.#shard, meterId: this.#meter.id, tenantId, groupKey };
+    for (const [level, buckets] of totals)
+      for (const [bucket, total] of buckets) this.#writer.add({ ...own, level, bucket }, total, total.sketch);
   }
 }
 
-const newPlace = (tenantId: string, groupKey: string): Place => ({ tenantId, groupKey, totals: new Map() });
+const newSeries = (tenantId: string, groupKey: string): Series => ({ tenantId, groupKey, totals: new Map() });
 
 /** The key of a group over all tenants: first 128 bits of SHA-256, as those of a tenant's groups. */
 function overallGroupKey(meterId: number, values: string): string {
   const digest = hash('sha256', `${NIL_UUID}\n${meterId}\n${values}`, 'hex');
   return digest.slice(0, 32).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
-}
-
-const uuidBytes = (uuid: string): Buffer => Buffer.from(uuid.replaceAll('-', ''), 'hex');
-
-function writeTotal(
-  copy: BinaryCopy,
-  shard: number,
-  meterId: number,
-  level: number,
-  bucket: number,
-  place: Place,
-  total: Total,
-): void {
-  copy.row(COLUMNS);
-  copy.timestamptz(bucket);
-  copy.int4(level);
-  copy.int4(meterId);
-  copy.int4(shard);
-  copy.uuid(uuidBytes(place.tenantId), 0);
-  copy.uuid(uuidBytes(place.groupKey), 0);
-  copy.int8(total.count);
-  if (total.last === null) {
-    copy.null();
-    copy.null();
-  } else {
-    copy.timestamptz(total.lastAt);
-    copy.uuid(uuidBytes(total.lastKey), 0);
-  }
-  for (const value of [total.sum, total.min, total.max, total.last])
-    if (value === null) copy.null();
-    else copy.numeric(value);
-  if (total.bins === null) copy.null();
-  else copy.text(sketchToText(total.bins.keys, total.bins.counts, total.bins.length));
 }
 
 const iso = (ms: number): string => new Date(ms).toISOString();

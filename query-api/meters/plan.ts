@@ -43,43 +43,119 @@ export interface PlanRequest {
   byGroup: boolean;
 }
 
+/** How far rollups reach, as one snapshot has it. */
+export interface RollupBounds {
+  shards: readonly ShardBounds[];
+  /** ascending starts of hours whose coarse rows are not added up over all shards as they stand */
+  unmerged: readonly number[];
+}
+
 /** The pieces that cover [from, to) once, for every shard. */
-export function planPieces(request: PlanRequest, shards: readonly ShardBounds[]): Piece[] {
+export function planPieces(request: PlanRequest, { shards, unmerged }: RollupBounds): Piece[] {
   const { from, to, meter } = request;
   if (from >= to) return [];
   if (request.minutesOnly) return [{ source: 'minutes', from, to, shards: null }];
-  const hourLevel = (request.byTenant ? LEVEL.byTenant : 0) | (request.byGroup ? LEVEL.byGroup : 0);
+  const level = (request.byTenant ? LEVEL.byTenant : 0) | (request.byGroup ? LEVEL.byGroup : 0);
   const sources: Sources = {
-    days: hasLevel(meter, hourLevel | LEVEL.byDay) && !request.withoutDays ? hourLevel | LEVEL.byDay : undefined,
-    hours: hasLevel(meter, hourLevel) ? hourLevel : 'hours',
+    days: hasLevel(meter, level | LEVEL.byDay) && !request.withoutDays ? level | LEVEL.byDay : undefined,
+    hours: hasLevel(meter, level) ? level : 'hours',
   };
-  const cut = [...new Set([from, to, ...request.boundaries])]
-    .filter((at) => at >= from && at <= to)
-    .sort((a, b) => a - b);
-  const cutHours = new Set(cut.filter((at) => at % HOUR !== 0).map(floorHour));
-  // Shards in the same state share their pieces.
-  const states = Map.groupBy(shards, (one) => JSON.stringify([one.foldedUntil, one.coarseUntil, one.stale]));
-  const pieces: Piece[] = [];
-  for (const same of states.values()) {
-    const own = states.size === 1 ? null : same.map((one) => one.shard);
-    const bounds = same[0];
-    if (bounds !== undefined) pieces.push(...piecesOf(request, bounds, sources, { cut, cutHours }, own));
-  }
-  return pieces;
+  // Hours don't reach over a boundary on the hour.
+  const boundaries = request.boundaries.filter((at) => !request.withoutDays || at % HOUR !== 0);
+  const stretch: Stretch = { from, to, boundaries: ascending(boundaries) };
+  return request.byTenant || typeof sources.hours !== 'number'
+    ? shardPieces(stretch, statesOf(shards), sources, true)
+    : mergedPieces(stretch, shards, unmerged, sources);
 }
+
+const ascending = (times: Iterable<number>): number[] => [...new Set(times)].sort((a, b) => a - b);
 
 interface Sources {
   days: number | undefined;
   hours: number | 'hours';
 }
 
-function piecesOf(
-  { from, to }: PlanRequest,
-  { foldedUntil, coarseUntil, stale }: ShardBounds,
+interface Stretch {
+  from: number;
+  to: number;
+  /** ascending */
+  boundaries: readonly number[];
+}
+
+interface State {
+  bounds: Omit<ShardBounds, 'shard'>;
+  shards: number[];
+}
+
+/** Shards in the same state share their pieces. */
+function statesOf(shards: readonly ShardBounds[]): State[] {
+  const states = Map.groupBy(shards, (one) => JSON.stringify([one.foldedUntil, one.coarseUntil, one.stale]));
+  return [...states.values()].flatMap((same) =>
+    same[0] === undefined ? [] : [{ bounds: same[0], shards: same.map((one) => one.shard) }],
+  );
+}
+
+/** @param all whether there are no other shards */
+function shardPieces(stretch: Stretch, states: readonly State[], sources: Sources, all: boolean): Piece[] {
+  const named = states.length > 1 || !all;
+  return states.flatMap(({ bounds, shards }) => piecesOf(stretch, bounds, sources, named ? shards : null));
+}
+
+/**
+ * Rows that are added up over all shards, for the shards that have coarse rows of an hour; what the others have of it; and
+ * every shard's own where an hour is not merged, stale in any of them, or cut.
+ */
+function mergedPieces(
+  stretch: Stretch,
+  shards: readonly ShardBounds[],
+  unmerged: readonly number[],
   sources: Sources,
-  { cut, cutHours }: { cut: readonly number[]; cutHours: ReadonlySet<number> },
+): Piece[] {
+  const merged: Piece[] = [];
+  const own: Piece[] = [];
+  // Between two of these it is the same shards that have coarse rows.
+  const ends = ascending(shards.map((one) => one.coarseUntil)).filter((at) => at > stretch.from && at < stretch.to);
+  let { from } = stretch;
+  for (const to of [...ends, stretch.to]) {
+    const part = { ...stretch, from, to };
+    const { covered = [], rest = [] } = Object.groupBy(shards, (one) =>
+      one.coarseUntil > part.from ? 'covered' : 'rest',
+    );
+    const states = statesOf(covered);
+    const isAll = rest.length === 0;
+    if (covered.length > 0) {
+      const bounds = {
+        foldedUntil: Number.POSITIVE_INFINITY,
+        coarseUntil: Number.POSITIVE_INFINITY,
+        stale: ascending([unmerged, ...covered.map((one) => one.stale)].flat()),
+      };
+      for (const piece of piecesOf(part, bounds, mergedOf(sources), null)) {
+        const last = merged.at(-1);
+        if (typeof piece.source !== 'number')
+          own.push(...shardPieces({ ...stretch, from: piece.from, to: piece.to }, states, sources, isAll));
+        else if (last?.source === piece.source && last.to === piece.from) last.to = piece.to;
+        else merged.push(piece);
+      }
+    }
+    own.push(...shardPieces(part, statesOf(rest), sources, covered.length === 0));
+    from = to;
+  }
+  return [...merged, ...own];
+}
+
+const mergedOf = ({ days, hours }: Sources): Sources => ({
+  days: days === undefined ? undefined : days | LEVEL.merged,
+  hours: typeof hours === 'number' ? hours | LEVEL.merged : hours,
+});
+
+function piecesOf(
+  { from, to, boundaries }: Stretch,
+  { foldedUntil, coarseUntil, stale }: Omit<ShardBounds, 'shard'>,
+  sources: Sources,
   shards: readonly number[] | null,
 ): Piece[] {
+  const cut = ascending([from, to, ...boundaries.filter((at) => at > from && at < to)]);
+  const cutHours = new Set(cut.filter((at) => at % HOUR !== 0).map(floorHour));
   const pieces: Piece[] = [];
   const emit = (source: Piece['source'], start: number, end: number) => {
     if (start >= end) return;

@@ -33,9 +33,7 @@ async function edgeOf(snapshot: Snapshot, query: Asked, edge: 'first' | 'last'):
     return found === null || found === undefined ? undefined : Number(found);
   };
   const plan = { meter, boundaries: [], minutesOnly: false, withoutDays: false, byGroup: false };
-  const coarse = await extent(
-    planPieces({ ...plan, from: EPOCH, to: END, byTenant: tenantIds !== null }, snapshot.shards),
-  );
+  const coarse = await extent(planPieces({ ...plan, from: EPOCH, to: END, byTenant: tenantIds !== null }, snapshot));
   if (coarse === undefined) return undefined;
   const day = Math.floor(coarse / DAY) * DAY;
   const within = { from: day, to: day + DAY, shards: null };
@@ -68,9 +66,12 @@ export async function requireMinutes(
       },
     ];
   });
-  const [first, last] = [asked[0], asked.at(-1)];
-  if (first === undefined || last === undefined) return;
-  const days = await daysWithoutMinutes(snapshot, first.from, last.to);
+  if (asked.length === 0) return;
+  const days = await daysWithoutMinutes(
+    snapshot,
+    asked.reduce((first, { from }) => Math.min(first, from), Number.POSITIVE_INFINITY),
+    asked.reduce((last, { to }) => Math.max(last, to), Number.NEGATIVE_INFINITY),
+  );
   const hours = asked.flatMap((piece) =>
     days
       .filter((day) => piece.from < day + DAY && piece.to > day)

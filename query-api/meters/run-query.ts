@@ -87,7 +87,7 @@ async function answerFrom(snapshot: Snapshot, query: MeterQuery): Promise<Answer
   if (windows === undefined)
     throw new TidemarkError('invalid_range', `more than ${MOST_WINDOWS} windows: take a larger windowSize`);
   const boundaries = query.byValue === undefined ? windowsFrom(windows, query) : windows;
-  const pieces = planPieces(planRequest(query, boundaries), snapshot.shards);
+  const pieces = planPieces(planRequest(query, boundaries), snapshot);
   await requireMinutes(snapshot, query, pieces);
   const found = new Found(snapshot, await narrowed(snapshot, query, [from, to]), boundaries, pieces);
   return { from, to, pieces, rows: query.fillEmpty ? found.filled([from, to]) : found.rows() };
@@ -135,7 +135,7 @@ const withoutWindows = <Q extends MeterQuery>(query: Q): Q => ({
 });
 
 const wholeRange = (snapshot: Snapshot, query: NarrowedQuery, range: readonly number[]): Found =>
-  new Found(snapshot, query, range, planPieces(planRequest(query, range), snapshot.shards));
+  new Found(snapshot, query, range, planPieces(planRequest(query, range), snapshot));
 
 function planRequest(query: MeterQuery, boundaries: readonly number[]): PlanRequest {
   const from = boundaries[0] ?? 0;

@@ -1,5 +1,6 @@
 import type { Pool, PoolClient } from 'pg';
-import type { ShardBounds } from './plan.ts';
+import { ALL_SHARDS } from '../../metering/index.ts';
+import type { RollupBounds, ShardBounds } from './plan.ts';
 import type { Statement } from './statement.ts';
 
 /** Rows fetched at a time: what a reader holds in memory, times two. */
@@ -16,11 +17,12 @@ const BEGIN = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
   SELECT o.shard, CASE WHEN isfinite(o.folded_until) THEN extract(epoch FROM o.folded_until) * 1000 ELSE '-infinity' END AS folded,
     CASE WHEN isfinite(o.coarse_until) THEN extract(epoch FROM o.coarse_until) * 1000 ELSE '-infinity' END AS coarse,
     ARRAY(SELECT (extract(epoch FROM h.hour) * 1000)::int8 FROM stale_hours AS h WHERE h.shard = o.shard ORDER BY h.hour) AS stale
-  FROM log_offsets AS o ORDER BY o.shard`;
+  FROM log_offsets AS o
+  UNION ALL SELECT ${ALL_SHARDS}, '-infinity', '-infinity', ARRAY(SELECT (extract(epoch FROM hour) * 1000)::int8 FROM unmerged_hours ORDER BY hour)
+  ORDER BY shard`;
 
 /** One snapshot of the rollups: everything read in it belongs to the same commit. */
-export interface Snapshot {
-  shards: readonly ShardBounds[];
+export interface Snapshot extends RollupBounds {
   all(statement: Statement): Promise<TextRow[]>;
   /** Rows in chunks, so that no answer has to fit into memory; one at a time. */
   chunks(statement: Statement): AsyncGenerator<TextRow[]>;
@@ -50,9 +52,10 @@ export async function openSnapshot(pool: Pool): Promise<Snapshot> {
     client.release(broken ?? lost);
   };
   try {
-    const shards = await boundsOf(client);
+    const bounds = await boundsOf(client);
     return {
-      shards,
+      shards: bounds.filter(({ shard }) => shard !== ALL_SHARDS),
+      unmerged: bounds.find(({ shard }) => shard === ALL_SHARDS)?.stale ?? [],
       all: async ({ text, values }) => {
         const { rows } = await client.query<string[]>({ text, values, rowMode: 'array', types: AS_SENT });
         return rows;

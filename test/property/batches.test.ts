@@ -84,7 +84,7 @@ test('P2, P3, P4: however events are split, repeated, late, failed and restarted
     fc.asyncProperty(scenario, async ({ events, appendAt, batchEvents, failures, restarts, cacheRows }) => {
       const { pool } = database;
       await pool.query(
-        'TRUNCATE log_offsets, events, rollup_groups, rollups_minute, rollups_hour, rollups_coarse, stale_hours, members_minute, members_hour, dedupe_blocks, dedupe_runs, dedupe_pages, accounting, dead_letters RESTART IDENTITY',
+        'TRUNCATE log_offsets, events, rollup_groups, rollups_minute, rollups_hour, rollups_coarse, stale_hours, unmerged_hours, members_minute, members_hour, dedupe_blocks, dedupe_runs, dedupe_pages, accounting, dead_letters RESTART IDENTITY',
       );
       const folder = mkdtempSync(join(tmpdir(), 'tidemark-property-'));
       const log = await openEmbeddedLog({ directory: folder, partitions: PARTITIONS, pollMs: 1 });

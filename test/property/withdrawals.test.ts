@@ -124,7 +124,7 @@ test('P2, P3, P4: voids and corrections in any order, with failures, restarts an
   await fc.assert(
     fc.asyncProperty(scenario, async ({ all, appendAt, batchEvents, failures, definedAt, cacheRows, folded }) => {
       await pool.query(
-        'TRUNCATE log_offsets, events, rollup_groups, rollups_minute, rollups_hour, rollups_coarse, stale_hours, members_minute, members_hour, dedupe_blocks, dedupe_runs, dedupe_pages, accounting, dead_letters, withdrawals, meters, meter_versions, meter_cuts, meter_gaps RESTART IDENTITY',
+        'TRUNCATE log_offsets, events, rollup_groups, rollups_minute, rollups_hour, rollups_coarse, stale_hours, unmerged_hours, members_minute, members_hour, dedupe_blocks, dedupe_runs, dedupe_pages, accounting, dead_letters, withdrawals, meters, meter_versions, meter_cuts, meter_gaps RESTART IDENTITY',
       );
       const log = await openTestLog(PARTITIONS);
       const pending = failures.map((one) => ({ ...one }));

@@ -25,7 +25,7 @@ export async function meterOf(pool: Pool, slug: string): Promise<Meter> {
 }
 
 /** Nothing was ever archived. */
-const NO_ARCHIVE: ArchivedEvents = {
+export const NO_ARCHIVE: ArchivedEvents = {
   days: async () => [],
   open: async () => undefined,
   versionOf: async () => undefined,
