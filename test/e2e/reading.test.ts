@@ -163,7 +163,9 @@ describe('P3: many tenants', () => {
     await send(next);
     const rollups = async () =>
       (await query('tokens', `${RANGE}&explain=true`)).explain?.rollups.map((one) => one.rollup) ?? [];
-    await until(async () => ((await rollups()).includes('days of all tenants') ? true : undefined));
+    await until(async () =>
+      (await rollups()).includes('days of all tenants, partitions added up') ? true : undefined,
+    );
     const before = await query('tokens', RANGE);
     await send([cloudEvent(6_100, START + 5 * HOUR, { data: { endpoint: '/e0', tokens_consumed: 1_000_000 } })]);
     const after = await until(async () => {

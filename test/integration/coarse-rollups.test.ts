@@ -161,12 +161,16 @@ test('P3: one stale hour, or a partition that lags, is read by partition, beside
   const { rows } = await pool.query<{ shard: number }>('SELECT shard FROM log_offsets ORDER BY shard');
   const other = rows.map((row) => row.shard).filter((one) => one !== shard);
   const hours = 'hours of all tenants, partitions added up';
-  expect(await plan('HOUR')).toEqual([
-    [hours, START, stale, 'all'],
-    [hours, stale + HOUR, START + DAY, 'all'],
-    ['hours by tenant and group', stale, stale + HOUR, [shard]],
-    ['hours of all tenants', stale, stale + HOUR, other],
-  ]);
+  const pieces = await plan('HOUR');
+  expect(pieces).toHaveLength(4);
+  expect(pieces).toEqual(
+    expect.arrayContaining([
+      [hours, START, stale, 'all'],
+      [hours, stale + HOUR, START + DAY, 'all'],
+      ['hours by tenant and group', stale, stale + HOUR, [shard]],
+      ['hours of all tenants', stale, stale + HOUR, other],
+    ]),
+  );
   expect(await total()).toBe('1040');
   await withTransaction(pool, (tx) => foldCoarse(tx, shard, day, BUILTIN_METERS));
   // Made again, but not added up yet.
