@@ -243,7 +243,7 @@ test('P3: rows added up over all partitions equal a recomputation at every commi
         await log.dispose();
       }
     }),
-    { numRuns: Number(process.env.RUNS ?? 12), timeout: 60_000, endOnFailure: true },
+    { numRuns: Number(process.env.RUNS ?? 8), timeout: 60_000, endOnFailure: true },
   );
 }, 300_000);
 

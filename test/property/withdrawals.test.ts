@@ -189,7 +189,10 @@ async function compareAccount(outcome: Outcome, received: number): Promise<void>
 async function compareMeter(meter: Meter, counted: readonly Record[], which: string): Promise<void> {
   const from = BASE - 4 * HOUR;
   const to = BASE + 2 * HOUR + 7 * 60_000;
-  for (const windowSize of ['MINUTE', 'HOUR', undefined] as const) {
+  const questions = (['MINUTE', 'HOUR', undefined] as const).flatMap((windowSize) =>
+    [true, false].map((bySubject) => ({ windowSize, bySubject })),
+  );
+  for (const { windowSize, bySubject } of questions) {
     const { rows } = await runMeterQuery(database.pool, {
       meter,
       tenantIds: null,
@@ -197,7 +200,7 @@ async function compareMeter(meter: Meter, counted: readonly Record[], which: str
       to,
       windowSize,
       windowTimeZone: 'UTC',
-      bySubject: true,
+      bySubject,
       groupBy: ['endpoint'],
       filters: new Map(),
       quantile: 0.95,
@@ -207,7 +210,9 @@ async function compareMeter(meter: Meter, counted: readonly Record[], which: str
     const width = windowSize === 'MINUTE' ? 60_000 : windowSize === 'HOUR' ? HOUR : to - from;
     const wanted: { [cell: string]: string } = {};
     const facts = counted.map((one) => ({ ...one, fact: factOf(meter, one) }));
-    for (const [group, own] of Map.groupBy(facts, (one) => `${one.tenant} ${one.endpoint}`))
+    for (const [group, own] of Map.groupBy(facts, (one) =>
+      bySubject ? `${one.tenant} ${one.endpoint}` : one.endpoint,
+    ))
       for (let at = from; at < to; at += width) {
         const value = aggregate(
           meter.aggregation,
@@ -218,7 +223,8 @@ async function compareMeter(meter: Meter, counted: readonly Record[], which: str
         );
         if (value !== undefined) wanted[`${at} ${group}`] = plain(value);
       }
-    expect({ which, ...meter, windowSize, rows: got }).toEqual({ which, ...meter, windowSize, rows: wanted });
+    const asked = { which, ...meter, windowSize, bySubject };
+    expect({ ...asked, rows: got }).toEqual({ ...asked, rows: wanted });
   }
 }
 
