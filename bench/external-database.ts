@@ -24,6 +24,16 @@ export async function remakeDatabase(data: string): Promise<void> {
   made.add(name);
 }
 
+/** Makes it anew, as another one is that nobody is connected to. */
+export async function copyDatabase(from: string, to: string): Promise<void> {
+  if (!process.env.DATABASE_URL) return;
+  await asAdmin(process.env.DATABASE_URL, async (client) => {
+    await client.query(`DROP DATABASE IF EXISTS ${nameOf(to)} WITH (FORCE)`);
+    await client.query(`CREATE DATABASE ${nameOf(to)} TEMPLATE ${nameOf(from)}`);
+  });
+  made.add(nameOf(to));
+}
+
 /** Drops what was made: another server's disk is not ours to fill. */
 export async function dropDatabases(): Promise<void> {
   if (!process.env.DATABASE_URL) return;

@@ -6,20 +6,30 @@ export const TENANTS = 200;
 const ENDPOINTS = ['/api/v1/agents', '/api/v1/tasks', '/api/v1/runs', '/api/v1/search', '/api/v1/files'];
 const METHODS = ['POST', 'POST', 'GET', 'GET', 'PUT'];
 
-export interface Load {
-  /** NDJSON-free: JSON arrays, ready to be posted */
-  bodies: Buffer[];
+export interface Totals {
   events: number;
   distinct: number;
   /** sum of tokens of distinct events */
   tokens: number;
 }
 
+export interface Load extends Totals {
+  /** NDJSON-free: JSON arrays, ready to be posted */
+  bodies: Buffer[];
+}
+
 /**
  * @param run makes keys of several loads differ
  * @param at time of event i of n, Unix ms
+ * @param tenants that the events are of
  */
-export function makeLoad(events: number, perRequest: number, run: string, at: (i: number) => number): Load {
+export function makeLoad(
+  events: number,
+  perRequest: number,
+  run: string,
+  at: (i: number) => number,
+  tenants: number = TENANTS,
+): Load {
   const random = randomFrom(events + run.length);
   const bodies: Buffer[] = [];
   const recent: string[] = [];
@@ -32,7 +42,12 @@ export function makeLoad(events: number, perRequest: number, run: string, at: (i
     else {
       const used = random() < 0.85 ? Math.floor(random() * 3000) : 0;
       const json = JSON.stringify(
-        makeEvent(`${run}-${i}`, at(i) - (random() < 0.02 ? Math.floor(random() * 7_200_000) : 0), used, random),
+        makeEvent(
+          { key: `${run}-${i}`, tenants },
+          at(i) - (random() < 0.02 ? Math.floor(random() * 7_200_000) : 0),
+          used,
+          random,
+        ),
       );
       recent[i % 5000] = json;
       batch.push(json);
@@ -47,10 +62,15 @@ export function makeLoad(events: number, perRequest: number, run: string, at: (i
   return { bodies, events, distinct, tokens };
 }
 
-function makeEvent(key: string, at: number, tokens: number, random: () => number): Record<string, unknown> {
+function makeEvent(
+  { key, tenants }: { key: string; tenants: number },
+  at: number,
+  tokens: number,
+  random: () => number,
+): Record<string, unknown> {
   const base = {
     timestamp: new Date(at).toISOString(),
-    customer_id: `tenant_${String(Math.floor(random() * random() * TENANTS)).padStart(4, '0')}`,
+    customer_id: `tenant_${String(Math.floor(random() * random() * tenants)).padStart(4, '0')}`,
     request_id: key,
     user_id: `user_${Math.floor(random() * 500)}`,
   };

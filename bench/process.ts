@@ -13,6 +13,8 @@ export interface BenchServer {
   /** waits until nothing is pending; seconds since `began` (performance.now()) */
   settled(began: number): Promise<number>;
   reader: ReturnType<typeof openReader>;
+  /** rollup rows that were written so far */
+  rollupRows(): Promise<number>;
   stop(): Promise<void>;
 }
 
@@ -37,6 +39,10 @@ export async function startBenchServer(data: string, env: Record<string, string>
     settled: async (began) => {
       while ((await reader.reconcile()).total.pending !== 0) await delay(50);
       return (performance.now() - began) / 1000;
+    },
+    rollupRows: async () => {
+      const answer = await fetch(`${server.url}/metrics`, { headers: { authorization: `Bearer ${KEY}` } });
+      return Number(/^tidemark_rollup_rows_total (\S+)/m.exec(await answer.text())?.[1]);
     },
     stop: server.stop,
   };

@@ -1,7 +1,8 @@
 /** What the benches share: the figures, how they are said, a fresh server. */
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { remakeDatabase } from './external-database.ts';
+import { copyDatabase, remakeDatabase } from './external-database.ts';
 import { type BenchServer, startBenchServer } from './process.ts';
 
 export interface Figure {
@@ -29,4 +30,12 @@ export async function fresh(name: string, env: Record<string, string> = {}): Pro
   mkdirSync(SCRATCH, { recursive: true });
   await remakeDatabase(`${SCRATCH}${name}`);
   return startBenchServer(`${SCRATCH}${name}`, env);
+}
+
+/** A data folder as another one is whose server has stopped, database included, on disk. */
+export async function copyData(from: string, to: string): Promise<void> {
+  rmSync(`${SCRATCH}${to}`, { recursive: true, force: true });
+  execFileSync('cp', ['-a', `${SCRATCH}${from}`, `${SCRATCH}${to}`]);
+  await copyDatabase(`${SCRATCH}${from}`, `${SCRATCH}${to}`);
+  execFileSync('sync');
 }

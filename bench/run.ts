@@ -6,6 +6,7 @@ import { archive, archiveBeside, archiveQuery } from './archive.ts';
 import { billing } from './billing.ts';
 import { dedupeGrowth } from './dedupe.ts';
 import { dropDatabases, externalServer } from './external-database.ts';
+import { growth } from './growth.ts';
 import { kafkaEndToEnd, kafkaPipeline, kafkaProduce, sameJob } from './kafka.ts';
 import { migrations, pools } from './migrations.ts';
 import { query } from './query.ts';
@@ -28,6 +29,7 @@ const BENCHES: Record<string, () => Promise<void>> = {
   migrations,
   pools,
   memory,
+  growth,
   dedupe: dedupeGrowth,
   query,
   archive,
