@@ -1,72 +1,94 @@
 /** What a bigger installation costs an event: the pipeline's rate with more tenants, and with more days behind it. */
 import { HISTORY_TENANTS, makeHistories } from './history.ts';
-import { type Load, makeLoad } from './load.ts';
-import { startBenchServer } from './process.ts';
-import { add, copyData, median, RUNS, rate, SCRATCH, spread } from './report.ts';
-import { type Drained, drain, EVENTS_AN_HOUR } from './road.ts';
+import { makeLoad, postAll, type Totals } from './load.ts';
+import { KEY, startBenchServer } from './process.ts';
+import { add, copyData, fresh, median, RUNS, rate, SCRATCH, spread } from './report.ts';
+import { type Drained, drain, EVENTS_AN_HOUR, fillLog } from './road.ts';
 
 const EVENTS = 500_000;
-const TENANTS = [1, 10, 100, 1000] as const;
-const DAYS = [1, 30, 90] as const;
-const AIM = '≥ 0.8 ×';
+/** Drained before, so that tenants and their groups are known as they are in a running installation. */
+const EVENTS_BEFORE = 200_000;
+const TENANTS = [1, 10, 100, 1000];
+const DAYS = [1, 30, 90];
+const INGEST_ONLY = { ROLES: 'ingest,query' };
 
-/** As many events a minute as in the pipeline bench, up to now. */
-function loadOf(tenants: number): Load {
-  const now = Date.now();
-  const span = (EVENTS / EVENTS_AN_HOUR) * 3_600_000;
-  return makeLoad(EVENTS, 1000, `growth${tenants}`, (i) => now - span + (i * span) / EVENTS, tenants);
-}
-
-interface Case {
+export interface Case {
   bench: string;
-  /** behind the rate */
-  about: string;
-  run: () => Promise<Drained>;
+  /** data folder with a full log */
+  name: string;
+  env: Record<string, string>;
+  /** all that came into it */
+  loads: Totals[];
+  /** what else is there */
+  about?: string;
 }
 
-/** All cases once, then again: what else the machine does meets all of them. The first one is the others' yardstick. */
-async function compare(cases: readonly Case[], yardstick: string): Promise<void> {
-  const measured = cases.map((): Drained[] => []);
-  for (let i = 0; i < RUNS; i++) for (const [c, { run }] of cases.entries()) measured[c]?.push(await run());
-  for (const [c, { bench, about }] of cases.entries()) {
-    const own = (measured[c] ?? []).map((one) => one.rate);
-    const ratios = own.map((one, i) => one / (measured[0]?.[i]?.rate ?? 0));
-    const rows = median((measured[c] ?? []).map((one) => one.rows));
+/** All cases, then all again: what else the machine does meets them alike. The first one is the others' yardstick. */
+async function compare(cases: readonly Case[]): Promise<void> {
+  const runs: Drained[][] = [];
+  for (let i = 0; i < RUNS; i++) {
+    const run: Drained[] = [];
+    for (const { name, loads, env } of cases) {
+      await copyData(name, 'growth');
+      run.push(await drain('growth', loads, env));
+    }
+    runs.push(run);
+  }
+  for (const [c, { bench, about = '' }] of cases.entries()) {
+    const own = runs.flatMap((run) => run[c] ?? []);
+    const rates = own.map((one) => one.rate);
+    const ratio = median(runs.map((run) => (run[c]?.rate ?? 0) / (run[0]?.rate ?? 0)));
     add(
-      bench,
-      `${rate(median(own), 1)} (${spread(own)}), ${rows.toFixed(2)} rollup rows written an event${about}`,
-      c === 0 ? '–' : `${median(ratios).toFixed(2)} × ${yardstick}`,
-      c === 0 ? '–' : AIM,
+      `growth, ${bench}`,
+      `${rate(median(rates), 1)} (${spread(rates)}), ${(median(own.map((one) => one.rollupRows)) / EVENTS).toFixed(2)} rollup rows an event${about}`,
+      c === 0 ? '–' : `${ratio.toFixed(2)} × at 1`,
+      c === 0 ? '–' : '≥ 0.8 ×',
     );
   }
 }
 
-export async function growth(): Promise<void> {
-  await compare(
-    TENANTS.map((tenants) => {
-      const load = loadOf(tenants);
-      // One partition would be one processor's work: all cases have the same four.
-      const env = tenants === 1 ? { SPREAD_TENANTS: 'tenant_0000=4' } : {};
-      const bench = `pipeline, ${tenants} tenants${tenants === 1 ? ', spread over four partitions' : ''}`;
-      return { bench, about: '', run: () => drain('growth', load, { env }) };
-    }),
-    'at 1 tenant',
-  );
-  const load = loadOf(HISTORY_TENANTS);
+/** As many events a minute as in the pipeline bench; [from, to) of all, the last one is of now. */
+function loadOf(run: string, tenants: number, events: number, later = 0) {
+  const end = Date.now();
+  const at = (i: number) => end - ((events + later - i) * 3_600_000) / EVENTS_AN_HOUR;
+  return makeLoad(events, 1000, run, at, tenants);
+}
+
+/** One tenant is spread over all partitions: all cases have the same number of processors. */
+export async function withTenants(tenants: number): Promise<Case> {
+  const name = `growth-${tenants}`;
+  const env = tenants === 1 ? { SPREAD_TENANTS: 'tenant_0000=4' } : {};
+  const before = loadOf('before', tenants, EVENTS_BEFORE, EVENTS);
+  const load = loadOf('growth', tenants, EVENTS);
+  const server = await fresh(name, env);
+  await postAll(server.url, KEY, before.bodies);
+  await server.settled(performance.now());
+  await server.stop();
+  await fillLog(await startBenchServer(`${SCRATCH}${name}`, { ...env, ...INGEST_ONLY }), load);
+  const bench = tenants === 1 ? '1 tenant on four partitions' : `${tenants} tenants`;
+  return { bench, name, env, loads: [before, load] };
+}
+
+export async function withHistories(): Promise<Case[]> {
+  const load = loadOf('growth', HISTORY_TENANTS, EVENTS);
+  const cases: Case[] = [];
   const millions = (count: number) => (count / 1e6).toFixed(1);
-  await compare(
-    (await makeHistories(DAYS)).map(({ days, name, totals, events, rollupRows, claimKeys }) => ({
-      bench: `pipeline, ${days} days behind it, ${HISTORY_TENANTS} tenants`,
+  for (const { days, name, counted, events, rollupRows, claimKeys } of await makeHistories(DAYS)) {
+    await fillLog(await startBenchServer(`${SCRATCH}${name}`, INGEST_ONLY), load);
+    cases.push({
+      bench: `${days} ${days === 1 ? 'day' : 'days'} of history`,
+      name,
+      env: {},
+      loads: [...counted, load],
       about: `; ${millions(events)} million raw events, ${millions(rollupRows)} million rollup rows, ${millions(claimKeys)} million claim keys before`,
-      run: () =>
-        drain('growth', load, {
-          counted: totals,
-          start: async (data, env) => {
-            await copyData(name, data);
-            return startBenchServer(`${SCRATCH}${data}`, env);
-          },
-        }),
-    })),
-    'at 1 day',
-  );
+    });
+  }
+  return cases;
+}
+
+export async function growth(): Promise<void> {
+  const cases: Case[] = [];
+  for (const tenants of TENANTS) cases.push(await withTenants(tenants));
+  await compare(cases);
+  await compare(await withHistories());
 }

@@ -26,8 +26,8 @@ export interface History {
   days: number;
   /** data folder */
   name: string;
-  /** what its server counts: events that came in, tokens of copies too */
-  totals: Totals[];
+  /** what its server has counted: events that came in, tokens of copies too */
+  counted: Totals[];
   events: number;
   rollupRows: number;
   claimKeys: number;
@@ -48,12 +48,12 @@ export async function makeHistories(numbers: readonly number[]): Promise<History
     const due = Math.min(days, WINDOW_DAYS) * KEYS;
     await claimKeys(pool, due - keys);
     await pool.query('VACUUM ANALYZE');
-    const counted = { ...(await counts(pool)), claimKeys: due };
+    const stored = { ...(await counts(pool)), claimKeys: due };
     await database.close();
     await server.stop();
     const name = `${BASE}-${days}`;
     await copyData(BASE, name);
-    made.push({ days, name, totals: [{ ...day, tokens: day.tokens * days }, end], ...counted });
+    made.push({ days, name, counted: [{ ...day, tokens: day.tokens * days }, end], ...stored });
     before = days;
     keys = due;
   }

@@ -48,68 +48,60 @@ export async function ingest(): Promise<void> {
 /** Events that the pipeline bench's load has an hour of event time. */
 export const EVENTS_AN_HOUR = 2_000_000;
 
-/** What a server counted that drained a log, and how fast. */
+/** Puts a load on the log while there is no processor, and stops the server. */
+export async function fillLog(server: BenchServer, load: Load): Promise<void> {
+  await postAll(server.url, KEY, load.bodies);
+  await server.stop();
+}
+
 export interface Drained {
   /** events/s from ready to nothing pending */
   rate: number;
-  /** rollup rows written an event */
-  rows: number;
+  /** rollup rows written */
+  rollupRows: number;
 }
 
 /**
- * Fills a log while there is no processor; then one server drains it, and its totals are checked.
- * @param start a server on the data folder as it is before
- * @param counted what that folder's database has counted before
- * @param beside measured while the draining server stands
+ * Times a server that drains what is on the log, and checks what it has counted then.
+ * @param loads all that ever came into this data folder
+ * @param beside measured while that server stands
  */
 export async function drain(
   name: string,
-  load: Load,
-  {
-    env = {},
-    start = fresh,
-    counted = [],
-    beside = async () => undefined,
-  }: {
-    env?: Record<string, string>;
-    start?: typeof fresh;
-    counted?: readonly Totals[];
-    beside?: (drained: Drained) => Promise<void>;
-  } = {},
+  loads: readonly Totals[],
+  env: Record<string, string> = {},
+  beside: (drained: Drained) => Promise<void> = async () => undefined,
 ): Promise<Drained> {
-  const filler = await start(name, { ...env, ROLES: 'ingest,query' });
-  await postAll(filler.url, KEY, load.bodies);
-  await filler.stop();
-  const all = [...counted, load].reduce((sum, { events }) => sum + events, 0);
   const server = await startBenchServer(`${SCRATCH}${name}`, env);
-  const left = all - (await server.reader.reconcile()).total.received;
+  const events = loads.reduce((sum, load) => sum + load.events, 0);
+  const left = events - (await server.reader.reconcile()).total.received;
   const began = performance.now();
-  const drained = { rate: left / (await server.settled(began)), rows: (await server.rollupRows()) / load.events };
-  await check(server, [...counted, load]);
+  const drained = { rate: left / (await server.settled(began)), rollupRows: await server.rollupRows() };
+  await check(server, loads);
   await beside(drained);
   await server.stop();
   return drained;
 }
 
-/** Drains a load again and again, each time beside a bare COPY of the same rows, and adds the figure. */
+/** Fills and drains again and again, each time beside a bare COPY of the same rows, and adds the figure. */
 export async function drainBesideCopy(
   bench: string,
   name: string,
   load: Load,
-  env: () => Record<string, string> = () => ({}),
+  envOfRun: () => Record<string, string> = () => ({}),
 ): Promise<void> {
   const own: number[] = [];
   const ratios: number[] = [];
-  for (let i = 0; i < RUNS; i++)
-    await drain(name, load, {
-      env: env(),
-      beside: async (drained) => {
-        const copy = await openEmbeddedPostgresPool(`${SCRATCH}${name}`);
-        own.push(drained.rate);
-        ratios.push(drained.rate / (await copy.bareCopyRate(500_000)));
-        await copy.close();
-      },
+  for (let i = 0; i < RUNS; i++) {
+    const env = envOfRun();
+    await fillLog(await fresh(name, { ...env, ROLES: 'ingest,query' }), load);
+    await drain(name, [load], env, async (drained) => {
+      const copy = await openEmbeddedPostgresPool(`${SCRATCH}${name}`);
+      own.push(drained.rate);
+      ratios.push(drained.rate / (await copy.bareCopyRate(500_000)));
+      await copy.close();
     });
+  }
   add(
     bench,
     `${rate(median(own), 1)} (${spread(own)})`,

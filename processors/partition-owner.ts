@@ -262,10 +262,14 @@ export class PartitionOwner {
   #isDue(owned: Owned, watermark: number): boolean {
     return (
       owned.claims.needsMaintenance() ||
-      owned.rollups.weight > this.#deps.settings.cacheRows / this.#deps.log.partitions ||
+      owned.rollups.weight > this.#cacheRows ||
       this.#foldTarget(watermark) > owned.rollups.foldedUntil ||
       owned.coarse.isDue(owned.rollups.foldedUntil)
     );
+  }
+
+  get #cacheRows(): number {
+    return this.#deps.settings.cacheRows / this.#deps.log.partitions;
   }
 
   /** Hours before this may be folded now. */
@@ -283,7 +287,7 @@ export class PartitionOwner {
       rollups.foldedUntil = target;
     }
     if (coarse.isDue(rollups.foldedUntil)) await coarse.step(client, rollups.foldedUntil, owned.meters);
-    if (rollups.weight > this.#deps.settings.cacheRows / this.#deps.log.partitions) rollups.forget();
+    if (rollups.weight > this.#cacheRows) rollups.makeRoom(this.#cacheRows);
   }
 
   async #fold(client: ClientBase, own: Ownership, from: number, to: number): Promise<void> {

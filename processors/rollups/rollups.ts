@@ -1,10 +1,10 @@
-import { hash } from 'node:crypto';
 import { binOf, Decimal } from '../../metering/index.ts';
 import { KIND, type Meter } from '../../schemas/index.ts';
 import { ABSENT, type AttributeNames, type EventView } from '../event-view.ts';
 import { Interner } from '../interner.ts';
 import { type CompiledMeter, compileMeter, readMeasure } from './compile.ts';
-import { Row, Series } from './row.ts';
+import { dropRowsBefore, minuteOfLatest } from './oldest-rows.ts';
+import { groupKeyOf, Row, Series } from './row.ts';
 import { SeriesTable } from './series-table.ts';
 
 export const MINUTE = 60_000;
@@ -374,6 +374,18 @@ export class Rollups {
     return this.rowCount + this.#interner.size / 16 + this.#table.all.length / 8;
   }
 
+  /**
+   * Makes room when `weight` is above `most`: the oldest minutes go, and all where groups and distinct values take most of
+   * it. Call only when no batch is in flight; what comes again is loaded again.
+   */
+  makeRoom(most: number): void {
+    const room = most - (this.weight - this.rowCount);
+    const first = room < most / 4 ? Number.POSITIVE_INFINITY : minuteOfLatest(this.#table.all, room / 2);
+    if (first === Number.POSITIVE_INFINITY) return this.forget();
+    this.rowCount = dropRowsBefore(this.#table.all, first);
+    this.newAfter = Math.max(this.newAfter, (first - 1) * MINUTE);
+  }
+
   /** Forgets everything that is stored; call only when no batch is in flight. What comes again is loaded again. */
   forget(): void {
     this.#table = new SeriesTable(this.#keyWidth);
@@ -384,10 +396,4 @@ export class Rollups {
     this.newAfter = this.watermark;
     this.endBatch();
   }
-}
-
-/** First 128 bits of SHA-256 over tenant, meter and values: the same in every process, without asking the database. */
-export function groupKeyOf(tenantId: Uint8Array, meterId: number, values: readonly (string | null)[]): Uint8Array {
-  const text = `${Buffer.from(tenantId).toString('hex')}\n${meterId}\n${JSON.stringify(values)}`;
-  return hash('sha256', text, 'buffer').subarray(0, 16);
 }

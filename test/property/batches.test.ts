@@ -66,7 +66,7 @@ const scenario = fc.record({
   /** steps at which a batch fails, one after another, counted in passes of any step */
   failures: fc.array(fc.record({ step: fc.constantFrom(...STEPS), after: fc.nat(6) }), { maxLength: 3 }),
   restarts: fc.nat(2),
-  cacheRows: fc.constantFrom(4, 100_000),
+  cacheRows: fc.constantFrom(4, 60, 200, 100_000),
 });
 
 /** Events of one key differ, so which of them came first must be told from the log: it is the one that counts. */

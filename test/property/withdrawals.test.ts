@@ -115,7 +115,7 @@ const scenario = fc.record({
   failures: fc.array(fc.record({ step: fc.constantFrom(...STEPS), after: fc.nat(6) }), { maxLength: 2 }),
   /** after so many records a second set of meters is defined */
   definedAt: fc.nat(70),
-  cacheRows: fc.constantFrom(4, 100_000),
+  cacheRows: fc.constantFrom(4, 60, 200, 100_000),
   folded: fc.boolean(),
 });
 
