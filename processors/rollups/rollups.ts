@@ -374,16 +374,15 @@ export class Rollups {
     return this.rowCount + this.#interner.size / 16 + this.#table.all.length / 8;
   }
 
-  /**
-   * Makes room when `weight` is above `most`: the oldest minutes go, and all where groups and distinct values take most of
-   * it. Call only when no batch is in flight; what comes again is loaded again.
-   */
+  /** Forgets the oldest minutes until half of `most` is free, everything where groups and values fill it. No batch may be in flight. */
   makeRoom(most: number): void {
     const room = most - (this.weight - this.rowCount);
     const first = room < most / 4 ? Number.POSITIVE_INFINITY : minuteOfLatest(this.#table.all, room / 2);
-    if (first === Number.POSITIVE_INFINITY) return this.forget();
-    this.rowCount = dropRowsBefore(this.#table.all, first);
-    this.newAfter = Math.max(this.newAfter, (first - 1) * MINUTE);
+    if (first === Number.POSITIVE_INFINITY) this.forget();
+    else {
+      this.rowCount = dropRowsBefore(this.#table.all, first);
+      this.newAfter = Math.max(this.newAfter, (first - 1) * MINUTE);
+    }
   }
 
   /** Forgets everything that is stored; call only when no batch is in flight. What comes again is loaded again. */
