@@ -12,7 +12,7 @@ const TENANTS = [1, 10, 100, 1000];
 const DAYS = [1, 30, 90];
 const INGEST_ONLY = { ROLES: 'ingest,query' };
 
-export interface Case {
+interface Case {
   bench: string;
   /** data folder with a full log */
   name: string;
@@ -55,7 +55,7 @@ function loadOf(run: string, tenants: number, events: number, later = 0) {
 }
 
 /** One tenant is spread over all partitions: all cases have the same number of processors. */
-export async function withTenants(tenants: number): Promise<Case> {
+async function withTenants(tenants: number): Promise<Case> {
   const name = `growth-${tenants}`;
   const env = tenants === 1 ? { SPREAD_TENANTS: 'tenant_0000=4' } : {};
   const before = loadOf('before', tenants, EVENTS_BEFORE, EVENTS);
@@ -69,7 +69,7 @@ export async function withTenants(tenants: number): Promise<Case> {
   return { bench, name, env, loads: [before, load] };
 }
 
-export async function withHistories(): Promise<Case[]> {
+async function withHistories(): Promise<Case[]> {
   const load = loadOf('growth', HISTORY_TENANTS, EVENTS);
   const cases: Case[] = [];
   const millions = (count: number) => (count / 1e6).toFixed(1);

@@ -4,9 +4,9 @@ import type { PlainEvent } from '../../schemas/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { committed, event, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 
-const BASE = Date.UTC(2026, 5, 1, 20);
-const MINUTES = 150;
-const PER_MINUTE = 12;
+const BASE = Date.UTC(2026, 5, 1, 20, 45);
+const MINUTES = 100;
+const PER_MINUTE = 8;
 let database: TestDatabase;
 beforeAll(async () => {
   database = await createTestDatabase();
@@ -32,10 +32,10 @@ test('P3, P13: the oldest minutes leave memory, the latest stay: what comes late
   const log = await openTestLog();
   const running = await startProcessors(pool, log, {
     now: () => BASE + 24 * 3_600_000,
-    settings: { ...TEST_SETTINGS, batchEvents: 30, cacheRows: 200 },
+    settings: { ...TEST_SETTINGS, batchEvents: 50, cacheRows: 160 },
   });
   const all = Array.from({ length: MINUTES * PER_MINUTE }, (_, i) => eventOf(i));
-  for (let at = 0; at < all.length; at += 60) await log.append([records(0, all.slice(at, at + 60))]);
+  for (let at = 0; at < all.length; at += 100) await log.append([records(0, all.slice(at, at + 100))]);
   await committed(pool, all.length);
   await running.stop();
   await log.dispose();
