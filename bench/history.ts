@@ -81,7 +81,8 @@ async function firstDay(last: number): Promise<[Totals, Totals]> {
 
 async function unfolded(pool: pg.Pool, until: number): Promise<number> {
   const { rows } = await pool.query<{ left: number }>(
-    `SELECT ((SELECT count(*) FROM log_offsets WHERE coarse_until < $1) + (SELECT count(*) FROM stale_hours))::int AS left`,
+    `SELECT ((SELECT count(*) FROM log_offsets WHERE coarse_until < $1) + (SELECT count(*) FROM stale_hours)
+       + (SELECT count(*) FROM unmerged_hours WHERE hour < $1))::int AS left`,
     [new Date(until)],
   );
   return rows[0]?.left ?? 0;
