@@ -5,6 +5,7 @@ import { bringMinutesBack, createBackfillJob, createVerifyJob } from '../process
 import type { Job, Settings } from '../schemas/index.ts';
 import type { EventLog, StorageEngine } from '../sinks/index.ts';
 import { type ArchiveReader, archivedEventsOf, type TieringDeps } from '../tiering/index.ts';
+import { faultFrom } from './fault.ts';
 
 interface MeterDeps {
   pool: Pool;
@@ -23,7 +24,11 @@ const recountOf = ({ pool, engine, archive, settings }: MeterDeps) => ({
 });
 
 export const meterJobs = (deps: MeterDeps & { log: EventLog }): Job[] => [
-  createBackfillJob({ ...recountOf(deps), topic: deps.log.topic }),
+  createBackfillJob({
+    ...recountOf(deps),
+    topic: deps.log.topic,
+    fault: faultFrom(process.env.TIDEMARK_TEST_KILL_AT),
+  }),
   createVerifyJob(recountOf(deps)),
 ];
 

@@ -5,7 +5,7 @@ import type { ProcessorDeps, ProcessorMetrics } from './ports.ts';
 import { ShardMerger } from './rollups/shard-merger.ts';
 
 export type { ArchivedDay, ArchivedEvents, ArchivedRange } from './archived-events.ts';
-export { type BackfillDeps, createBackfillJob } from './backfill/index.ts';
+export { BACKFILL_STEPS, type BackfillDeps, createBackfillJob } from './backfill/index.ts';
 export type { ProcessorDeps, ProcessorMetrics, ProcessorSettings, Step } from './ports.ts';
 export { STEPS } from './ports.ts';
 export type { Difference } from './recount/compare.ts';

@@ -10,6 +10,7 @@ import { foldPast } from './coarse.ts';
 import { type Cut, FINISH, finish, gapsOf, pendingCuts, TWIN_TOPIC } from './cut.ts';
 import { backfillDay, daysWithEvents } from './days.ts';
 import { removeRetired } from './retire.ts';
+import type { StepDeps } from './step.ts';
 
 export interface BackfillDeps {
   pool: Pool;
@@ -23,6 +24,7 @@ export interface BackfillDeps {
   rowsMax: number;
   /** how long a run waits for owners that have not seen a new meter yet */
   waitMs?: number;
+  fault?: StepDeps['fault'];
 }
 
 const POLL_MS = 100;

@@ -18,7 +18,12 @@ export interface StepDeps {
   groupsMax: number;
   /** rows that one step may have in memory */
   rowsMax: number;
+  fault?: ((step: BackfillStep) => void) | undefined;
 }
+
+/** Places at which a test may stop the process; `fault` is called with each as it is passed. */
+export const BACKFILL_STEPS = ['backfill-archive-read', 'backfill-written', 'backfill-committed'] as const;
+export type BackfillStep = (typeof BACKFILL_STEPS)[number];
 
 /**
  * Counts [from, to) of the past of these meters: raw events below their cuts, which no one adds to any more, become
@@ -49,7 +54,10 @@ export async function backfillStretch(
     stretch,
   );
   const leftOut = await leftOutOf(pool, shards, stretch);
-  if (archived !== undefined) await recount.readArchived(archived, leftOut);
+  if (archived !== undefined) {
+    await recount.readArchived(archived, leftOut);
+    deps.fault?.('backfill-archive-read');
+  }
   const result = { events: 0, overtaken: [] as Cut[] };
   for (const shard of shards) {
     const client = await pool.connect();
@@ -81,7 +89,9 @@ export async function backfillStretch(
         await advance(client, share.cut, to, events);
         result.events += events;
       }
+      deps.fault?.('backfill-written');
       await client.query('COMMIT');
+      deps.fault?.('backfill-committed');
       for (const cut of held) cut.backfilledUntil = to;
     } catch (error) {
       broken = error instanceof Error ? error : new Error(String(error));
