@@ -1,7 +1,18 @@
-import { openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ARCHIVE_STEPS, dayOf, recallDay, runArchive, type TieringDeps, verifyArchive } from '../../tiering/index.ts';
+import type { ObjectStore } from '../../sinks/index.ts';
+import {
+  ARCHIVE_STEPS,
+  dayOf,
+  manifestKey,
+  partKey,
+  recallDay,
+  runArchive,
+  type TieringDeps,
+  verifyArchive,
+} from '../../tiering/index.ts';
 import { always, archiver, makeTiering, TEST_TIERING } from '../support/archive.ts';
 import { expectWhole, takeInDay } from '../support/archive-ledger.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
@@ -52,6 +63,35 @@ async function finish(): Promise<void> {
 
 const objectPath = (key: string) => join(deps.root, 'objects', key);
 
+const WRITER = `
+  import pg from 'pg';
+  const client = new pg.Client(process.argv[1]);
+  await client.connect();
+  await client.query("SET lock_timeout = '300ms'");
+  const answer = await client.query('INSERT INTO events SELECT * FROM events LIMIT 1').then(() => 'written', (error) => error.code);
+  await client.end();
+  process.stdout.write(answer);`;
+
+/** The store, but for the first time that `key` is written. */
+function storeThat(
+  key: string,
+  first: (put: () => ReturnType<ObjectStore['put']>) => ReturnType<ObjectStore['put']>,
+): ObjectStore {
+  const { store } = deps;
+  let isFirst = true;
+  const put: ObjectStore['put'] = (...request) => {
+    if (request[0] !== key || !isFirst) return store.put(...request);
+    isFirst = false;
+    return first(() => store.put(...request));
+  };
+  return new Proxy(store, {
+    get: (_, name) => {
+      const member: unknown = name === 'put' ? put : Reflect.get(store, name);
+      return typeof member === 'function' ? member.bind(store) : member;
+    },
+  });
+}
+
 describe('P9: an archiver', () => {
   test.each(ARCHIVE_STEPS.map((step) => [step]))(
     'that is killed at "%s" loses and doubles nothing, and the next one ends its work',
@@ -85,6 +125,74 @@ describe('P9: an archiver', () => {
     }));
     await Promise.all(zombies.map((one) => runArchive(one, always())));
     await requireWhole();
+    await finish();
+  }, 120_000);
+
+  test.each([
+    ['before', 'was changed meanwhile'],
+    ['after', 'another archiver has'],
+  ])(
+    'that falls asleep %s it stores the manifest, and loses its lease, changes nothing when it wakes',
+    async (when, reason) => {
+      const start = await newDay();
+      const store = storeThat(manifestKey(dayOf(start)), async (put) => {
+        const early = when === 'after' ? await put() : undefined;
+        await database.pool.query(`UPDATE archive_days SET lease_until = '-infinity'`);
+        expect(await runArchive({ ...deps, scratch: `${deps.scratch}-2` }, always())).toMatchObject({ left: {} });
+        return early ?? put();
+      });
+      const { left } = await runArchive({ ...deps, store }, always());
+      expect(left).toEqual({ [dayOf(start)]: expect.stringContaining(reason) });
+      await requireWhole();
+      await finish();
+    },
+    120_000,
+  );
+
+  test('whose rows are changed after they were read back finds out before anything is dropped', async () => {
+    const start = await newDay(60);
+    const store = storeThat(manifestKey(dayOf(start)), async (put) => {
+      const stored = await put();
+      await database.pool.query(
+        `UPDATE events SET tokens_consumed = tokens_consumed + 1 WHERE request_id = (SELECT min(request_id) FROM events)`,
+      );
+      return stored;
+    });
+    const { left } = await runArchive({ ...deps, store }, always());
+    expect(left[dayOf(start)]).toContain('nothing was dropped');
+    const { rows } = await database.pool.query('SELECT count(*)::int AS n FROM events');
+    expect(rows).toEqual([{ n: 60 }]);
+    await finish();
+  }, 120_000);
+
+  test('that wrote other rows than the database sent finds out before anything is dropped', async () => {
+    const start = await newDay(60);
+    await finish();
+    const other = readFileSync(objectPath(partKey(dayOf(start), 0)));
+    const next = await newDay(60);
+    const swap = (step: string) => {
+      if (step !== 'part-written') return;
+      const folder = readdirSync(deps.scratch).find((name) => name.startsWith('day-')) ?? '';
+      writeFileSync(join(deps.scratch, folder, 'part.parquet'), other);
+    };
+    const { left } = await runArchive({ ...deps, fault: swap }, always());
+    expect(left[dayOf(next)]).toContain(partKey(dayOf(next), 0));
+    await requireWhole();
+    await finish();
+  }, 120_000);
+
+  test('keeps writers out of what it has counted until it has left', async () => {
+    await newDay(60);
+    const answers: string[] = [];
+    const write = (step: string) => {
+      if (step !== 'checked') return;
+      // In a process of its own: the archiver's transaction is open meanwhile, and waits.
+      const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', WRITER, database.url]);
+      answers.push(stdout.toString());
+    };
+    expect(await runArchive({ ...deps, fault: write }, always())).toMatchObject({ left: {} });
+    // lock_not_available
+    expect(answers).toEqual(['55P03']);
     await finish();
   }, 120_000);
 
