@@ -8,7 +8,7 @@ import {
   type TieringDeps,
   verifyArchive,
 } from '../../tiering/index.ts';
-import { always, archiver, makeTiering, NOW, TEST_TIERING } from '../support/archive.ts';
+import { always, archiver, makeTiering, NOW, runMeanwhile, TEST_TIERING } from '../support/archive.ts';
 import { expectWhole, takeInDay } from '../support/archive-ledger.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { openTestLog } from '../support/processors.ts';
@@ -87,6 +87,23 @@ describe('P9: a day on its way back', () => {
     },
     120_000,
   );
+
+  test('with other rows than its manifest says stays where it is', async () => {
+    const answers: string[] = [];
+    const fault = (step: string) => {
+      if (step !== 'recall-loaded') return;
+      const one = 'DELETE FROM recall_20260101 WHERE request_id = (SELECT min(request_id) FROM recall_20260101)';
+      answers.push(runMeanwhile(database.url, one));
+    };
+    await expect(recallDay({ ...deps, fault }, always(), dayOf(FIRST), 7)).rejects.toMatchObject({
+      code: 'archive_damaged',
+    });
+    expect(answers).toEqual(['done']);
+    await requireWhole();
+    await recall();
+    await requireWhole();
+    await release();
+  }, 120_000);
 
   test('a killed one that nobody asks for again leaves nothing behind', async () => {
     await archiver(database.url, deps.root, { recall: dayOf(FIRST), step: 'recall-loaded' });

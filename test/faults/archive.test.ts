@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process';
 import { openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -13,7 +12,7 @@ import {
   type TieringDeps,
   verifyArchive,
 } from '../../tiering/index.ts';
-import { always, archiver, makeTiering, TEST_TIERING } from '../support/archive.ts';
+import { always, archiver, makeTiering, runMeanwhile, TEST_TIERING } from '../support/archive.ts';
 import { expectWhole, takeInDay } from '../support/archive-ledger.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { openTestLog } from '../support/processors.ts';
@@ -62,15 +61,6 @@ async function finish(): Promise<void> {
 }
 
 const objectPath = (key: string) => join(deps.root, 'objects', key);
-
-const WRITER = `
-  import pg from 'pg';
-  const client = new pg.Client(process.argv[1]);
-  await client.connect();
-  await client.query("SET lock_timeout = '300ms'");
-  const answer = await client.query('INSERT INTO events SELECT * FROM events LIMIT 1').then(() => 'written', (error) => error.code);
-  await client.end();
-  process.stdout.write(answer);`;
 
 /** The store, but for the first time that `key` is written. */
 function storeThat(
@@ -186,9 +176,7 @@ describe('P9: an archiver', () => {
     const answers: string[] = [];
     const write = (step: string) => {
       if (step !== 'checked') return;
-      // In a process of its own: the archiver's transaction is open meanwhile, and waits.
-      const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', WRITER, database.url]);
-      answers.push(stdout.toString());
+      answers.push(runMeanwhile(database.url, 'INSERT INTO events SELECT * FROM events LIMIT 1'));
     };
     expect(await runArchive({ ...deps, fault: write }, always())).toMatchObject({ left: {} });
     // lock_not_available

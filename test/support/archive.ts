@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -85,3 +85,17 @@ export function archiver(
   });
   return new Promise((resolve) => child.once('close', (code, signal) => resolve({ code, signal, output })));
 }
+
+const STATEMENT = `
+  import pg from 'pg';
+  const [, url, text] = process.argv;
+  const client = new pg.Client(url);
+  await client.connect();
+  await client.query("SET lock_timeout = '300ms'");
+  const answer = await client.query(text).then(() => 'done', (error) => error.code);
+  await client.end();
+  process.stdout.write(answer);`;
+
+/** Runs a statement in a process of its own, while whoever calls it waits with a transaction open. @returns `done`, or the SQLSTATE */
+export const runMeanwhile = (url: string, text: string): string =>
+  spawnSync(process.execPath, ['--input-type=module', '-e', STATEMENT, url, text]).stdout.toString();
