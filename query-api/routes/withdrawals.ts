@@ -13,6 +13,7 @@ import {
   VOID_TYPE,
 } from '../../schemas/index.ts';
 import { LogUnavailable, watchCommits } from '../../sinks/index.ts';
+import { dayOf } from '../../tiering/index.ts';
 import { fromCursor, limitOf, listOf, tenantsOf, toCursor } from '../access.ts';
 import type { QueryOptions } from '../options.ts';
 
@@ -34,6 +35,8 @@ const Page = Type.Object({
 /** How long a void waits for its event to be committed before it is said not to exist. */
 const PATIENCE_MS = 5_000;
 const LOOK_MS = 50;
+/** Archived events of one id, of other sources too, that are looked at. */
+const MOST_FOUND = 100;
 
 const FIND = `
   SELECT t.customer_id, e.source, e.keyed_by_source, o.topic, o.partition, (extract(epoch FROM e."timestamp") * 1000)::float8 AS at
@@ -59,7 +62,7 @@ interface EventPlace {
 
 /** Voiding events, and who has withdrawn which. */
 export const withdrawalRoutes: FastifyPluginAsync<QueryOptions> = async (app, options) => {
-  const { pool, log, directory, now } = options;
+  const { pool, log, directory, archive, now } = options;
 
   app.delete(
     '/api/v1/events/:id',
@@ -119,7 +122,10 @@ export const withdrawalRoutes: FastifyPluginAsync<QueryOptions> = async (app, op
     },
   );
 
-  /** Finds the event, waiting for what is on the log and not committed yet. @throws TidemarkError `not_found`, `overloaded` */
+  /**
+   * Finds the event, waiting for what is on the log and not committed yet.
+   * @throws TidemarkError `not_found`, `overloaded`, `event_archived`, `archive_frozen`
+   */
   async function findSoon(
     id: string,
     tenants: readonly Tenant[] | null,
@@ -135,16 +141,35 @@ export const withdrawalRoutes: FastifyPluginAsync<QueryOptions> = async (app, op
       const found = await find(id, tenants, source);
       if (found !== undefined) return found;
       if (all)
-        throw new TidemarkError(
-          'not_found',
-          `there is no event ${id} in the database; one of an archived day is there once the day is recalled`,
-        );
+        throw (await archivedDay(id, tenants, source)) ?? new TidemarkError('not_found', `there is no event ${id}`);
       if (performance.now() > deadline)
         throw new TidemarkError('overloaded', 'the event may not be processed yet: try again later', {
           headers: { 'retry-after': '5' },
         });
       await delay(LOOK_MS);
     }
+  }
+
+  /** Where an event that has left the database is, and how it comes back. */
+  async function archivedDay(
+    id: string,
+    tenants: readonly Tenant[] | null,
+    source: string | undefined,
+  ): Promise<TidemarkError | undefined> {
+    const tenantIds = tenants?.map((tenant) => tenant.id) ?? null;
+    const found = await archive.search({ tenantIds, from: 0, to: now(), idempotencyKey: id }, MOST_FOUND);
+    const days = found
+      .filter((one) => one.type !== VOID_TYPE && (source === undefined || one.source === source))
+      .map((one) => dayOf(one.at));
+    if (days.length === 0) return undefined;
+    const recall = [...new Set(days)].map((day) => `/api/v1/archives/${day}/recall`);
+    return new TidemarkError(
+      'event_archived',
+      `${id} is an event of ${days[0]}: POST ${recall[0]} brings the day back`,
+      {
+        extensions: { days: [...new Set(days)], recall },
+      },
+    );
   }
 
   async function find(

@@ -115,7 +115,7 @@ describe('the archive over HTTP', () => {
     expect((await runJob('/api/v1/archives/verify', {})).result).toMatchObject({ days: 2, damaged: [], frozen: [] });
   });
 
-  test('P3, P9: a recalled day is read in the database, its events can be voided again, and it leaves at the end of its stay', async () => {
+  test('P3, P6, P9: a recalled day is read in the database, its events can be voided again, and it leaves at the end of its stay', async () => {
     const old = dayOf(today - 20 * DAY);
     const query = `from=${old}T00:00:00Z&to=${old}T12:00:00Z&limit=1000`;
     const tokens = async () => {
@@ -133,7 +133,11 @@ describe('the archive over HTTP', () => {
     };
     const before = await search(query);
     expect(await tokens()).toEqual([900]);
-    expect((await voidEvent(`r-${old}-9`)).status).toBe(404);
+    const refused = await voidEvent(`r-${old}-9`);
+    expect(refused.status).toBe(409);
+    const recall = `/api/v1/archives/${old}/recall`;
+    expect(await refused.json()).toMatchObject({ code: 'event_archived', days: [old], recall: [recall] });
+    expect((await voidEvent(`r-${old}-never`)).status).toBe(404);
 
     expect((await runJob(`/api/v1/archives/${old}/recall`, { days: 14 })).result).toMatchObject({ day: old, rows: 61 });
     const listed = await server.json<{ data: ArchivedDay[] }>(`/api/v1/archives?to=${old}`);
