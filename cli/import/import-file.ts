@@ -49,7 +49,7 @@ const MOST_PROBLEMS = 10;
 export async function importFile(options: ImportOptions): Promise<ImportState> {
   const format = options.format ?? (await detectFormat(options.path));
   const sha = await digestOf(options.path);
-  const file = join(options.progress, `${sha}.json`);
+  const file = join(options.progress, `${wayOf(options, format, sha)}.json`);
   const reading = { format, map: options.map, set: options.set };
   const known = readProgress(file);
   const shiftMs = known?.shiftMs ?? (options.shiftToNow ? Date.now() - (await lastTime(options.path, reading)) : 0);
@@ -143,6 +143,12 @@ async function lastTime(path: string, reading: Parameters<typeof readLines>[1]):
       if (typeof timestamp === 'string') last = Math.max(last, Date.parse(timestamp));
   }
   return last;
+}
+
+/** A file goes on where it was cut off only if it goes the same way: to that server, read and named like that. */
+function wayOf({ url, map, set, shiftToNow }: ImportOptions, format: Format, sha: string): string {
+  const way = [sha, url, format, [...map].sort(), Object.entries(set).sort(), shiftToNow];
+  return createHash('sha256').update(JSON.stringify(way)).digest('hex');
 }
 
 async function digestOf(path: string): Promise<string> {
