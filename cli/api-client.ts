@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { readSettings, TidemarkError } from '../schemas/index.ts';
+import { isErrorCode, readSettings, TidemarkError } from '../schemas/index.ts';
 import { definedOf } from './start.ts';
 
 /** Where the server is, and the key. */
@@ -48,7 +48,11 @@ export async function askServer(
     const problem: unknown = await answer.json().catch(() => ({}));
     const detail =
       typeof problem === 'object' && problem !== null && 'detail' in problem ? problem.detail : answer.statusText;
-    throw new TidemarkError('invalid_parameter', `the server answered ${answer.status}: ${detail}`);
+    const code = typeof problem === 'object' && problem !== null && 'code' in problem ? String(problem.code) : '';
+    throw new TidemarkError(
+      isErrorCode(code) ? code : 'invalid_parameter',
+      `the server answered ${answer.status}: ${detail}`,
+    );
   }
   return answer;
 }

@@ -38,8 +38,17 @@ export function planCommands(program: Command): void {
   );
   withServer(plans.command('create <file>').description('Make a plan, or its next version, from a JSON file')).action(
     async (file: string, flags: ServerFlags) =>
-      print(await askServer(flags, '/api/v1/plans', { method: 'POST', body: JSON.parse(readFileSync(file, 'utf8')) })),
+      print(await askServer(flags, '/api/v1/plans', { method: 'POST', body: jsonOf(file) })),
   );
+}
+
+function jsonOf(file: string): unknown {
+  const text = readFileSync(file, 'utf8');
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new TidemarkError('invalid_json', `${file} is not JSON`, { cause });
+  }
 }
 
 interface StatementShape {

@@ -29,9 +29,15 @@ tenantCommands(program);
 try {
   await program.parseAsync();
 } catch (error) {
-  // What the operator can mend is said in words; anything else is a bug and shows where.
-  process.stderr.write(
-    `tidemark: ${error instanceof TidemarkError ? `${error.message} (${error.code})` : error instanceof Error ? error.stack : error}\n`,
-  );
+  process.stderr.write(`tidemark: ${said(error)}\n`);
   process.exitCode = 1;
+}
+
+/** What the operator can mend is said in words; anything else is a bug and shows where. */
+function said(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  if (error instanceof TidemarkError) return `${error.message} (${error.code})`;
+  const of = 'code' in error && typeof error.code === 'string' ? error.code : '';
+  // Of a file, a network, a zip or PostgreSQL; those of Node itself begin with ERR_.
+  return of === '' || of.startsWith('ERR_') ? (error.stack ?? error.message) : `${error.message || of} (${of})`;
 }
