@@ -57,6 +57,7 @@ export async function parseMeterQuery(
   principal: Principal,
   directory: TenantDirectory,
 ): Promise<ParsedQuery> {
+  requireKnown(parameters);
   const windowTimeZone = String(parameters.windowTimeZone ?? 'UTC');
   if (!isZone(windowTimeZone))
     throw new TidemarkError('invalid_parameter', `windowTimeZone "${windowTimeZone}" is no IANA time zone`);
@@ -102,6 +103,27 @@ export async function parseMeterQuery(
   };
 }
 
+/** Besides those of the schemas: `filterGroupBy[name]`, and what a stream goes on after. */
+const KNOWN = new Set([
+  ...Object.keys(QueryParameters.properties),
+  ...Object.keys(QueryBody.properties),
+  'last_event_id',
+]);
+
+/** A misspelt filter would be answered with everybody's numbers. */
+function requireKnown(parameters: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(parameters))
+    if (value !== undefined && !KNOWN.has(name) && !FILTER.test(name))
+      throw new TidemarkError(
+        'invalid_parameter',
+        `there is no parameter "${name}"; there are ${[...KNOWN].join(', ')}`,
+      );
+  if (parameters.filterGroupBy !== undefined && !isObject(parameters.filterGroupBy))
+    throw new TidemarkError('invalid_parameter', 'filterGroupBy names its group: filterGroupBy[model]=x');
+}
+
+const FILTER = /^filterGroupBy\[([^\]]+)\](?:\[\d*\])?$/;
+
 function choiceOf<const T extends string>(name: string, value: unknown, of: readonly T[]): T | undefined {
   if (value === undefined) return undefined;
   const found = of.find((one) => one === String(value));
@@ -120,7 +142,8 @@ function quantileOf(meter: Meter, value: unknown): number {
   const quantile = Number(value ?? meter.quantile ?? 0.95);
   if (value !== undefined && meter.aggregation !== 'PERCENTILE')
     throw new TidemarkError('quantile_without_sketch', `${meter.slug} is a ${meter.aggregation}: it has no quantiles`);
-  if (!(quantile >= 0 && quantile <= 1)) throw new TidemarkError('invalid_parameter', 'quantile must be from 0 to 1');
+  if (value === '' || !(quantile >= 0 && quantile <= 1))
+    throw new TidemarkError('invalid_parameter', 'quantile must be from 0 to 1');
   return quantile;
 }
 
@@ -162,7 +185,7 @@ function filtersOf(parameters: Readonly<Record<string, unknown>>): Map<string, s
   const filters = new Map<string, string[]>();
   const add = (name: string, values: readonly string[]) => filters.set(name, [...(filters.get(name) ?? []), ...values]);
   for (const [key, value] of Object.entries(parameters)) {
-    const name = /^filterGroupBy\[([^\]]+)\](?:\[\d*\])?$/.exec(key)?.[1];
+    const name = FILTER.exec(key)?.[1];
     if (name !== undefined) add(name, listOf(value));
   }
   const { filterGroupBy, advancedMeterGroupByFilters: advanced } = parameters;
