@@ -1,4 +1,6 @@
 import { randomUUID } from 'node:crypto';
+import { STATUS_CODES } from 'node:http';
+import type { Socket } from 'node:net';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import Fastify, {
@@ -39,6 +41,9 @@ export async function createHttp(deps: {
     routerOptions: { maxParamLength: 512, ignoreTrailingSlash: true },
     forceCloseConnections: 'idle',
     keepAliveTimeout: 30_000,
+    // A request that trickles in holds its socket no longer than this; answers may take their time.
+    requestTimeout: 120_000,
+    clientErrorHandler: refuse,
     onProtoPoisoning: 'remove',
     ajv: { customOptions: { coerceTypes: 'array', removeAdditional: false, allErrors: false } },
     frameworkErrors: (error, request, reply: FastifyReply) => {
@@ -101,6 +106,25 @@ export async function createHttp(deps: {
   await app.register(swaggerUi, { routePrefix: '/docs' });
   app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger());
   return app;
+}
+
+/** Status and words for what is no HTTP request, by Node's code. */
+const UNREADABLE: Record<string, [number, string]> = {
+  HPE_HEADER_OVERFLOW: [431, 'the header is larger than 16 KB'],
+  ERR_HTTP_REQUEST_TIMEOUT: [408, 'the request did not arrive in time'],
+};
+
+/** What never becomes a request gets its problem too, and loses its connection. */
+function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code !== 'ECONNRESET' && socket.writable) {
+    const [status, detail] = UNREADABLE[error.code ?? ''] ?? [400, 'this is no HTTP request'];
+    const code = status === 431 ? 'invalid_parameter' : 'invalid_body';
+    const body = JSON.stringify({ ...toProblem(new TidemarkError(code, detail), randomUUID()), status });
+    socket.write(
+      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/problem+json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+    );
+  }
+  socket.destroySoon();
 }
 
 /** Exactly this content type: a charset parameter is none of problem+json's. */

@@ -1,6 +1,13 @@
+import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { TestServer, until } from '../support/server.ts';
+import { ADMIN_KEY, TestServer, until } from '../support/server.ts';
 
+const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url));
 const server = new TestServer();
 const DAY = 86_400_000;
 const NOON = Math.floor(Date.now() / DAY) * DAY - DAY / 2;
@@ -150,5 +157,65 @@ describe('P7: what a key may see', () => {
     expect(data.map(({ action, reason }) => reason ?? action)).toEqual(
       expect.arrayContaining([...asked, 'POST /api/v1/meters/:slug/query']),
     );
+  });
+});
+
+describe('P6: who asks wrongly is told so', () => {
+  test.each([
+    ['query?subjct=guest', 'a misspelt filter is not answered with everybody’s numbers'],
+    ['query?windowsize=DAY', 'nor a misspelt window with one number for all of it'],
+    ['query?filterGroupBy=x', 'a filter names its group'],
+    ['query?quantile=', 'no quantile is not the quantile 0'],
+  ])('%s: %s', async (path) => {
+    const answer = await server.request(`/api/v1/meters/request_duration/${path}`);
+    expect([answer.status, ((await answer.json()) as { code: string }).code]).toEqual([400, 'invalid_parameter']);
+  });
+
+  test.each([
+    ['BREW /healthz HTTP/1.1\r\n\r\n', 400, 'invalid_body'],
+    [`GET /healthz HTTP/1.1\r\nhost: x\r\nx: ${'x'.repeat(20_000)}\r\n\r\n`, 431, 'invalid_parameter'],
+  ])('%.20s… is no request, and a problem all the same', async (bytes, status, code) => {
+    const socket = connect(Number(new URL(server.url).port), '127.0.0.1');
+    socket.end(bytes);
+    const [head = '', body = ''] = (await text(socket)).split('\r\n\r\n');
+    expect(head).toContain('content-type: application/problem+json');
+    expect(JSON.parse(body)).toMatchObject({ status, code });
+  });
+
+  const tidemark = (args: readonly string[], env: Record<string, string> = {}) =>
+    spawnSync(process.execPath, [MAIN, ...args], {
+      encoding: 'utf8',
+      env: {
+        ...process.env,
+        TIDEMARK_ADMIN_KEY: ADMIN_KEY,
+        TIDEMARK_DATA: server.data,
+        PORT: new URL(server.url).port,
+        LOG_LEVEL: 'error',
+        ...env,
+      },
+    });
+
+  test.each([
+    ['plans create', ['plans', 'create', '/nowhere.json'], 'no such file'],
+    ['a plan that is no JSON', ['plans', 'create', MAIN], 'is not JSON (invalid_json)'],
+    ['the server’s own code', ['tenants', 'show', 'nobody'], '(not_found)'],
+    ['a folder', ['import', '/', '--format', 'csv'], 'EISDIR'],
+    ['a port in use', ['start'], 'EADDRINUSE'],
+  ])('a command says what is wrong, in a line: %s', (_what, args, said) => {
+    const own = { TIDEMARK_DATA: join(server.data, 'other') };
+    const { status, stderr } = tidemark(args, args[0] === 'start' ? own : {});
+    expect([status, stderr.trim().split('\n')]).toEqual([1, [expect.stringContaining(said)]]);
+  });
+
+  test('an import that was wrong is not taken for one that was done, once it is right', () => {
+    const file = join(server.data, 'usage.csv');
+    writeFileSync(file, `time,n\n${iso(NOON)},3\n${iso(NOON)},4\n`);
+    const set = ['import', file, '--tenant', 'imported'];
+    const mapped = [...set, '--map', 'timestamp=time', '--map', 'tokens_consumed=n'];
+    expect(tidemark(set).status).toBe(1);
+    const right = tidemark(mapped);
+    expect([right.status, right.stdout]).toEqual([0, expect.stringContaining('2 events accepted')]);
+    const again = tidemark(mapped);
+    expect(again.stdout).toContain('resumed after line 3');
   });
 });
