@@ -1,6 +1,6 @@
 /** One event's JSON object → byte ranges: the envelope's fields, attributes, and what stays JSON. Reused for every event. */
 import { type ErrorCode, KIND, LIMITS } from '../schemas/index.ts';
-import { Attributes, DOT, startsWith } from './attributes.ts';
+import { Attributes, startsWith } from './attributes.ts';
 import { FIELD_NAMES, MODE, type Mode, ROLE } from './event-fields.ts';
 import { CHAR, type JsonScanner } from './json-scanner.ts';
 import { MemberNames } from './member-names.ts';
@@ -22,15 +22,21 @@ export class EventScan {
   code: ErrorCode | null = null;
   field = '';
   detail = '';
+  /** bits of the envelope's fields that hold control characters */
+  controlled = 0;
 
   readonly #scanner: JsonScanner;
   readonly #names: MemberNames;
-  #seen = 0;
 
   constructor(scanner: JsonScanner) {
     this.#scanner = scanner;
     this.attributes = new Attributes(scanner);
     this.#names = new MemberNames(scanner);
+  }
+
+  /** The scanner has another body. */
+  beginBody(): void {
+    this.#names.beginBody();
   }
 
   /** Scans the value at the scanner's position as an event. @throws MalformedJson */
@@ -41,7 +47,8 @@ export class EventScan {
     this.members.length = 0;
     this.extensions.length = 0;
     this.code = null;
-    this.#seen = 0;
+    this.controlled = 0;
+    this.#names.beginEvent();
     const first = scanner.peek();
     this.from = scanner.at;
     if (first !== CHAR.open) {
@@ -75,7 +82,7 @@ export class EventScan {
       before = names.id;
       const { role } = names;
       if (role >= 0) this.#fieldValue(role);
-      else if (role === ROLE.attribute) this.#attribute(memberStart, names.start, names.end);
+      else if (role === ROLE.attribute) this.#attribute(memberStart);
       else this.#cloudEventMember(role, memberStart);
       const next = scanner.peek();
       scanner.at++;
@@ -110,6 +117,7 @@ export class EventScan {
     }
     scanner.string();
     if (scanner.stringBad) this.refuse('invalid_character', FIELD_NAMES[field] ?? '', 'NUL or lone surrogate');
+    if (scanner.stringControlled) this.controlled |= 1 << field;
     this.starts[field] = scanner.stringStart;
     this.ends[field] = scanner.stringEnd;
   }
@@ -133,12 +141,11 @@ export class EventScan {
   }
 
   /** A member that is no field: a scalar becomes an attribute; what is nested, null or too long stays JSON. */
-  #attribute(memberStart: number, nameStart: number, nameEnd: number): void {
+  #attribute(memberStart: number): void {
     const scanner = this.#scanner;
-    this.#forgetEarlier(nameStart, nameEnd);
-    const { bytes } = scanner;
-    let stays = nameEnd - nameStart > LIMITS.attributeBytes || nameEnd === nameStart;
-    for (let i = nameStart; i < nameEnd; i++) if (bytes[i] === DOT) stays = true;
+    const { start: nameStart, end: nameEnd } = this.#names;
+    let { stays } = this.#names;
+    if (this.#names.isRepeated()) this.#forgetEarlier(nameStart, nameEnd);
     const next = scanner.peek();
     if (next === CHAR.open || next === CHAR.openArray) {
       this.#nested(scanner.text(nameStart, nameEnd), 1);
@@ -304,13 +311,9 @@ export class EventScan {
     return !control;
   }
 
-  /** The last of two members of one name wins, as in JSON.parse. A 32-bit filter tells most events that they have none. */
+  /** The last of two members of one name wins, as in JSON.parse. */
   #forgetEarlier(start: number, end: number): void {
     const { bytes } = this.#scanner;
-    const bit = 1 << ((end - start + (bytes[start] as number) * 7 + (bytes[end - 1] as number) * 3) & 31);
-    const maybe = (this.#seen & bit) !== 0;
-    this.#seen |= bit;
-    if (!maybe) return;
     this.attributes.removeNamed(start, end);
     const { members } = this;
     for (let i = members.length - 4; i >= 0; i -= 4) {

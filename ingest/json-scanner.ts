@@ -25,25 +25,38 @@ export const CHAR = {
   backslash: 92,
 } as const;
 
+const DEL = 127;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const CONTROL = /[\0-\x1f\x7f]/;
+const NOTHING = Buffer.alloc(0);
+
 export class JsonScanner {
-  bytes: Buffer;
+  bytes: Buffer = NOTHING;
   at = 0;
-  readonly end: number;
+  end = 0;
   /** range of the last string, without quotes, escapes decoded */
   stringStart = 0;
   stringEnd = 0;
   /** the last string was not well-formed Unicode, or held a NUL */
   stringBad = false;
+  /** the last string held a control character (of those below 32 only escapes are JSON) */
+  stringControlled = false;
   /** the last number: an integer of at most 15 digits has its value here, others are NaN */
   integer = 0;
   /** the last number is a plain decimal of few digits, as the log holds it */
   plainDecimal = false;
-  #used: number;
+  #used = 0;
 
-  constructor(body: Buffer) {
+  begin(body: Buffer): void {
     this.bytes = body;
+    this.at = 0;
     this.end = body.length;
     this.#used = body.length;
+  }
+
+  /** Lets go of the body. */
+  release(): void {
+    this.begin(NOTHING);
   }
 
   /** Moves over white space; returns the next byte, or -1 at the end. */
@@ -77,19 +90,21 @@ export class JsonScanner {
     const { bytes, end } = this;
     let at = this.at + 1;
     this.stringBad = false;
+    this.stringControlled = false;
     this.stringStart = at;
     while (at < end) {
       const byte = bytes[at] as number;
-      if (byte === CHAR.quote) {
+      // Most are letters, behind all that is special but DEL.
+      if (byte > CHAR.backslash) {
+        if (byte === DEL) this.stringControlled = true;
+      } else if (byte === CHAR.quote) {
         this.stringEnd = at;
         this.at = at + 1;
         return;
-      }
-      if (byte === CHAR.backslash) {
+      } else if (byte === CHAR.backslash) {
         this.#escaped(at);
         return;
-      }
-      if (byte < 32) break;
+      } else if (byte < 32) break;
       at++;
     }
     this.at = at;
@@ -112,6 +127,7 @@ export class JsonScanner {
       this.at = from;
       this.fail('invalid escape in a string');
     }
+    this.stringControlled = CONTROL.test(text);
     this.stringBad = text.includes('\0') || !text.isWellFormed();
     this.at = at + 1;
     const range = this.append(text);

@@ -1,6 +1,6 @@
 import { claimKeyOf } from '../schemas/index.ts';
 import { murmur2 } from './partitioner.ts';
-import type { Envelope, Range } from './record-writer.ts';
+import { type Envelope, type Range, textOf } from './record-writer.ts';
 
 /** A tenant with the partitions of its events. */
 export interface PlacedTenant extends Range {
@@ -45,9 +45,6 @@ export class Placement {
     return partition;
   }
 }
-
-const textOf = ({ bytes, start, end }: Range): string =>
-  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8', start, end);
 
 function claimKey({ keyedBySource, source }: Envelope, { name: tenant }: PlacedTenant, key: Range): string {
   return claimKeyOf({ tenant, keyedBySource, source: keyedBySource ? textOf(source) : null, key: textOf(key) });

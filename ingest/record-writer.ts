@@ -10,6 +10,9 @@ export interface Range {
   end: number;
 }
 
+export const textOf = ({ bytes, start, end }: Range): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8', start, end);
+
 export function sameBytes(
   a: Uint8Array,
   aStart: number,

@@ -6,8 +6,7 @@ import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
 import { ERRORS, LIMITS, type Rejection, type Tenant, type TenantDirectory, TidemarkError } from '../schemas/index.ts';
 import { type EventLog, LogUnavailable } from '../sinks/index.ts';
 import { RateLimits } from './rate-limit.ts';
-import { RecordWriters } from './record-writer.ts';
-import { type ScannedBody, scanBody } from './scan-body.ts';
+import { ScanMemory, type ScannedBody, scanBody } from './scan-body.ts';
 import type { BodyForm, IngestSettings, ScanContext } from './scan-context.ts';
 
 /** Where corrections are that went to the partition of the event that they replace. */
@@ -46,7 +45,7 @@ const RETRY_AFTER = { 'retry-after': '1' };
 /** POST /api/v1/events (CloudEvents) and POST /api/v1/logs (JSON log lines). */
 export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, options) => {
   const limits = new RateLimits(options.settings.rates);
-  const writers = new RecordWriters();
+  const memory = new ScanMemory();
   const join = createJoin();
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request: FastifyRequest, body: IncomingMessage) => readBody(body));
@@ -83,7 +82,7 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
     const { accepted, rejected } = scanned;
     if (rejected.length > 0 && (strict || accepted === 0)) {
       giveBack(scanned);
-      writers.giveBack(scanned.writers);
+      memory.writers.giveBack(scanned.writers);
       options.metrics.rejected += rejected.length;
       throw refusal(rejected, strict, accepted, principal.tenant);
     }
@@ -93,7 +92,7 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
       giveBack(scanned);
       throw error;
     }
-    writers.giveBack(scanned.writers);
+    memory.writers.giveBack(scanned.writers);
     options.metrics.accepted += accepted;
     options.metrics.rejected += rejected.length;
     if (rejected.length === 0) return reply.code(204).send();
@@ -118,11 +117,11 @@ export const ingestRoutes: FastifyPluginAsync<IngestOptions> = async (app, optio
       placed: (claimKey) => placed.get(claimKey),
     };
     for (;;) {
-      const scanned = scanBody(join(chunks), context, writers);
+      const scanned = scanBody(join(chunks), context, memory);
       const { unknown, unplaced } = scanned;
       if (unknown.size === 0 && unplaced.size === 0) return scanned;
       giveBack(scanned);
-      writers.giveBack(scanned.writers);
+      memory.writers.giveBack(scanned.writers);
       await ask(unknown, asked);
       if (unplaced.size === 0) continue;
       const found = await options.corrections.find([...unplaced]);

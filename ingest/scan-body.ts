@@ -31,8 +31,19 @@ export interface ScannedBody {
  * Scans a whole body, to its end before anything else runs.
  * @throws TidemarkError `invalid_json` (where the rest can't be trusted), `body_too_large` (too many events)
  */
-export function scanBody(body: Buffer, context: ScanContext, writers = new RecordWriters()): ScannedBody {
-  return new BodyScan(body, context, writers).run();
+export function scanBody(body: Buffer, context: ScanContext, memory = new ScanMemory()): ScannedBody {
+  try {
+    return new BodyScan(body, context, memory).run();
+  } finally {
+    memory.scanner.release();
+  }
+}
+
+/** What scans use one after another: making it takes longer than scanning an event, and names are known from body to body. */
+export class ScanMemory {
+  readonly writers = new RecordWriters();
+  readonly scanner = new JsonScanner();
+  readonly scan = new EventScan(this.scanner);
 }
 
 class BodyScan {
@@ -51,11 +62,13 @@ class BodyScan {
   #accepted = 0;
   #index = 0;
 
-  constructor(body: Buffer, context: ScanContext, writers: RecordWriters) {
+  constructor(body: Buffer, context: ScanContext, { writers, scanner, scan }: ScanMemory) {
     this.#context = context;
     this.#free = writers;
-    this.#scanner = new JsonScanner(body);
-    this.#scan = new EventScan(this.#scanner);
+    this.#scanner = scanner;
+    this.#scan = scan;
+    scanner.begin(body);
+    scan.beginBody();
     this.#tenants = new TenantSlots(context);
     this.#placement = new Placement(context);
     this.#envelopes = new EnvelopeReader(context, this.#scanner, this.#scan, this.#tenants);

@@ -1,7 +1,7 @@
 import type { ErrorCode, Rate, Tenant } from '../schemas/index.ts';
 import { murmur2, partitionOf } from './partitioner.ts';
 import type { PlacedTenant } from './placement.ts';
-import { type Range, sameBytes } from './record-writer.ts';
+import { type Range, sameBytes, textOf } from './record-writer.ts';
 import type { ScanContext } from './scan-context.ts';
 
 /** What a body's events of one customer_id have in common; the range is the customer_id. */
@@ -31,23 +31,27 @@ export class TenantSlots {
 
   /** The slot of the only tenant that the body's key may send for. */
   ofKey(tenant: Tenant): TenantSlot {
-    this.#last ??= this.#make(tenant.customerId, tenant);
+    if (this.#last === undefined) {
+      const bytes = Buffer.from(tenant.customerId);
+      this.#last = this.#make({ bytes, start: 0, end: bytes.length }, tenant.customerId, tenant);
+    }
     return this.#last;
   }
 
   /** @returns undefined when the tenant must be asked for */
-  find({ bytes, start, end }: Range): TenantSlot | undefined {
+  find(range: Range): TenantSlot | undefined {
+    const { bytes, start, end } = range;
     if (this.#last !== undefined && isOf(this.#last, bytes, start, end)) return this.#last;
     const hash = murmur2(bytes, start, end);
     let slot = this.#byHash.get(hash);
     if (slot === undefined || !isOf(slot, bytes, start, end)) {
-      const name = Buffer.from(bytes.subarray(start, end)).toString();
+      const name = textOf(range);
       const tenant = this.#context.tenant(name);
       if (tenant === undefined) {
         this.unknown.add(name);
         return undefined;
       }
-      slot = this.#make(name, tenant);
+      slot = this.#make(range, name, tenant);
       this.#byHash.set(hash, slot);
     }
     this.#last = slot;
@@ -63,9 +67,8 @@ export class TenantSlots {
     return true;
   }
 
-  #make(name: string, tenant: Tenant | null): TenantSlot {
+  #make({ bytes, start, end }: Range, name: string, tenant: Tenant | null): TenantSlot {
     const { partitions, settings, limits } = this.#context;
-    const bytes = Buffer.from(name);
     const rate = tenant === null ? null : limits.rateOf(tenant.tier);
     let refusal: TenantSlot['refusal'] = null;
     if (tenant === null && settings.unknownTenants === 'reject')
@@ -78,9 +81,9 @@ export class TenantSlots {
     return {
       name,
       bytes,
-      start: 0,
-      end: bytes.length,
-      partition: partitionOf(bytes, 0, bytes.length, partitions),
+      start,
+      end,
+      partition: partitionOf(bytes, start, end, partitions),
       spread: Math.min(partitions, settings.spread.get(name) ?? 1),
       refusal,
       rate: tenant === null || rate === null ? null : { tenantId: tenant.id, rate },

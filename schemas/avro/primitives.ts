@@ -14,13 +14,20 @@ export function writeLong(out: Uint8Array, at: number, value: number): number {
     out[at++] = zigzag;
     return at;
   }
-  // Up to 2^52, doubling stays exact in a double.
-  let low = value >= 0 ? value * 2 : -value * 2 - 1;
-  while (low >= 128) {
-    out[at++] = (low % 128) | 0x80;
-    low = Math.floor(low / 128);
+  // Up to 2^52, doubling stays exact in a double; 28 bits at a time are integers.
+  const zigzag = value >= 0 ? value * 2 : -value * 2 - 1;
+  const high = Math.floor(zigzag / 0x10000000);
+  let low = zigzag - high * 0x10000000;
+  for (let i = 0; i < 4; i++) {
+    out[at++] = low | 0x80;
+    low >>>= 7;
   }
-  out[at++] = low;
+  let rest = high | 0;
+  while (rest >= 128) {
+    out[at++] = rest | 0x80;
+    rest >>>= 7;
+  }
+  out[at++] = rest;
   return at;
 }
 

@@ -1,4 +1,4 @@
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { hash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import type pg from 'pg';
 import { type KeyStore, type Principal, SCOPES, type Scope } from '../../schemas/index.ts';
@@ -84,7 +84,7 @@ export function openKeyStore(
   };
 }
 
-const sha256 = (text: string): Buffer => createHash('sha256').update(text).digest();
+const sha256 = (text: string): Buffer => hash('sha256', text, 'buffer');
 
 /** Uniform: bytes beyond the largest multiple of 62 are drawn again. */
 function randomText(length: number): string {

@@ -73,20 +73,35 @@ export function openTenantDirectory(pool: pg.Pool, { ttlMs = 10_000, now = Date.
     return found;
   };
 
+  const stale = new Set<string>();
+  let refreshing = false;
+  /** Asks for stale tenants: for all that one body names together, with one question at a time. */
+  const refresh = async (): Promise<void> => {
+    if (refreshing) return;
+    refreshing = true;
+    // The body that is being scanned may name more.
+    await Promise.resolve();
+    while (stale.size > 0) {
+      const names = [...stale];
+      stale.clear();
+      // Without an answer what is cached stays good.
+      const rows = await load(names).catch(() => undefined);
+      if (rows === undefined) continue;
+      for (const name of names) byCustomer.delete(name);
+      rows.forEach(remember);
+    }
+    refreshing = false;
+  };
+
   return {
     peek: (customerId) => {
       const cached = byCustomer.get(customerId);
       if (cached === undefined) return undefined;
       if (cached.until <= now()) {
-        // Good until the answer is here; one question at a time.
+        // Good until the answer is here.
         cached.until = now() + ttlMs;
-        load([customerId]).then(
-          (rows) => {
-            if (rows.length === 0) byCustomer.delete(customerId);
-            rows.forEach(remember);
-          },
-          () => undefined,
-        );
+        stale.add(customerId);
+        void refresh();
       }
       return cached.tenant;
     },

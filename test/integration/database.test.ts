@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { decimalFrom } from '../../metering/index.ts';
 import {
   BinaryCopy,
@@ -12,6 +12,7 @@ import {
   readMigrations,
 } from '../../sinks/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
+import { until } from '../support/server.ts';
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -127,6 +128,24 @@ describe('keys and tenants', () => {
     const id = found[0]?.get('ünïcode')?.id ?? '';
     expect((await openTenantDirectory(pool).find(id))?.customerId).toBe('ünïcode');
     expect(await openTenantDirectory(pool).find('nobody')).toBeUndefined();
+  });
+  test('tenants whose time is over are asked for together; until the answer is here the old one is good', async () => {
+    const { pool } = database;
+    let now = 0;
+    const directory = openTenantDirectory(pool, { ttlMs: 1_000, now: () => now });
+    const names = Array.from({ length: 50 }, (_, i) => `stale-${i}`);
+    await directory.discover(names);
+    await pool.query("UPDATE tenants SET tier = 'enterprise' WHERE customer_id = ANY ($1)", [names]);
+    const tiers = () => new Set(names.map((name) => directory.peek(name)?.tier));
+    const before = tiers();
+    expect([before.size, before.has('enterprise')]).toEqual([1, false]);
+    now += 1_001;
+    const asked = vi.spyOn(pool, 'query');
+    expect(tiers()).toEqual(before);
+    await until(async () => tiers().has('enterprise') || undefined);
+    expect(tiers()).toEqual(new Set(['enterprise']));
+    expect(asked).toHaveBeenCalledTimes(1);
+    asked.mockRestore();
   });
   test('identifiers are quoted', () => {
     expect(quoteIdentifier('a"b')).toBe('"a""b"');

@@ -1,7 +1,7 @@
 import avsc from 'avsc';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { RateLimits, type ScanContext, scanBody } from '../../ingest/index.ts';
+import { RateLimits, type ScanContext, ScanMemory, scanBody } from '../../ingest/index.ts';
 import { decodeEvent, EVENT_SCHEMA_V1, encodeEvent, TidemarkError } from '../../schemas/index.ts';
 
 const NONE = { free: null, standard: null, enterprise: null, discovered: null };
@@ -130,7 +130,7 @@ test('P6: no bytes, however broken, make anything but accepted events, rejection
   );
 });
 
-test('P6: an event is read alike, whatever other events its body holds', () => {
+test('P6: an event is read alike, whatever other events its body holds, and whatever bodies came before', () => {
   const names = [
     '"a"',
     '"ab"',
@@ -149,16 +149,23 @@ test('P6: an event is read alike, whatever other events its body holds', () => {
     '"a" ',
   ];
   const scalars = ['1', '"x"', 'null', '{"a":2,"user_id":"u","ab":{"a":3}}', '"acme"', '[1]'];
+  // More than are remembered, and one that is too long to be.
+  const others = [...Array.from({ length: 200 }, (_, i) => `"n${i}"`), `"${'long'.repeat(20)}"`];
   const member = fc
-    .tuple(fc.constantFrom(...names), fc.constantFrom(...scalars))
+    .tuple(
+      fc.oneof({ weight: 4, arbitrary: fc.constantFrom(...names) }, fc.constantFrom(...others)),
+      fc.constantFrom(...scalars),
+    )
     .map(([key, held]) => `${key}:${held}`);
   const event = fc.array(member, { maxLength: 6 });
   // Few shapes, each many times: what is remembered of one event is used for the next.
   const events = fc
     .uniqueArray(event, { minLength: 1, maxLength: 4 })
     .chain((shapes) => fc.array(fc.constantFrom(...shapes), { minLength: 1, maxLength: 12 }));
-  const scan = (texts: string[], form: 'log' | 'cloudevents') => {
-    const { batches, rejected } = scanBody(Buffer.from(`[${texts.join(',')}]`), { ...context, form });
+  const kept = new ScanMemory();
+  const scan = (texts: string[], form: 'log' | 'cloudevents', memory?: ScanMemory) => {
+    const scanned = scanBody(Buffer.from(`[${texts.join(',')}]`), { ...context, form }, memory);
+    const { batches, rejected } = scanned;
     const own = batches.find(({ partition }) => partition === batches[0]?.partition);
     return { bytes: Buffer.from(own?.bytes ?? []).toString('hex'), rejected };
   };
@@ -171,7 +178,7 @@ test('P6: an event is read alike, whatever other events its body holds', () => {
       const whose = form === 'log' ? '"customer_id":"acme"' : '"source":"s","subject":"acme"';
       const texts = shapes.map((members) => `{${[head, ...members, whose].join(',')}}`);
       const alone = texts.map((text) => scan([text], form));
-      const together = scan(texts, form);
+      const together = scan(texts, form, kept);
       const byTenant = texts.map((_, i) => alone[i]).filter((one) => one?.rejected.length === 0);
       expect(together.rejected.map(({ index, code, field }) => [index, code, field])).toEqual(
         alone.flatMap(({ rejected }, i) => rejected.map(({ code, field }) => [i, code, field])),

@@ -102,6 +102,9 @@ describe('a log line', () => {
     expect(events[0]?.attributes.has('x.y')).toBe(false);
     expect(events[0]?.attributes.has('z')).toBe(false);
     expect(JSON.parse(events[0]?.data ?? '')).toEqual({ z: { q: 3 } });
+    // However they are written.
+    for (const two of ['"x":1,"\\u0078":null', '"\\u0078":1,"x":null', '"\\u0078":1,"\\u0078":null'])
+      expect(scan(withMembers(two)).events[0]?.attributes.has('x')).toBe(false);
   });
 
   test('escapes are decoded', () => {
