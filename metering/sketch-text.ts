@@ -1,5 +1,3 @@
-import { valueOfBin } from './sketch.ts';
-
 /**
  * Bins and counts as a short text. Bins that follow each other are a run: how far it begins behind the end of the run
  * before (the first one: its bin, the sign in the lowest bit), its length, and a count for each bin. Numbers are digits of
@@ -123,17 +121,17 @@ export class SketchSums {
   }
 
   /**
-   * The values at ranks floor(q · (n - 1)), as metering/sketch.ts defines them; 0 when there is none.
+   * The bins at ranks floor(q · (n - 1)), as metering/sketch.ts defines them; that of 0 when there is none.
    * @param qs ascending
    */
-  quantiles(qs: readonly number[]): number[] {
+  quantileBins(qs: readonly number[]): number[] {
     const found: number[] = [];
     let upto = 0;
     let at = this.#low - 1;
     for (const q of qs) {
       const rank = Math.floor(q * (this.#total - 1));
       while (upto <= rank && at < this.#high) upto += this.#counts[++at] as number;
-      found.push(this.#total === 0 ? 0 : valueOfBin(at - MOST_BIN));
+      found.push(this.#total === 0 ? 0 : at - MOST_BIN);
     }
     return found;
   }

@@ -1,5 +1,5 @@
 import type { Pool } from 'pg';
-import { isWholeMinute, SketchSums, splitHours, windowBoundaries } from '../../metering/index.ts';
+import { isWholeMinute, SketchSums, splitHours, valueOfBin, windowBoundaries } from '../../metering/index.ts';
 import { type Meter, TidemarkError } from '../../schemas/index.ts';
 import { plainNumber, significant } from './decimals.ts';
 import { fillWindows } from './fill.ts';
@@ -249,18 +249,32 @@ async function* asAdded(
   for await (const rows of chunks)
     yield rows.map((row) => {
       const value = row[width] ?? '0';
-      return average ? { ...place(row), value: significant(value, 20), exact: value } : { ...place(row), value };
+      const { windowStart, windowEnd, key } = place(row);
+      return average
+        ? { windowStart, windowEnd, key, value: significant(value, 20), exact: value }
+        : { windowStart, windowEnd, key, value };
     });
 }
 
 function percentiles(chunks: AsyncIterable<TextRow[]>, width: number, q: number, place: PlaceOf) {
   const sums = new SketchSums();
   return mergeRows(chunks, width, sums, (row): MeterRow => {
-    const [p50 = 0, p95 = 0, p99 = 0] = sums.quantiles([0.5, 0.95, 0.99]).map(rounded);
-    const value = q === 0.95 ? p95 : rounded(sums.quantiles([q])[0] ?? 0);
-    return { ...place(row), value: plainNumber(value), quantiles: { p50, p95, p99 } };
+    const [p50 = 0, p95 = 0, p99 = 0] = sums.quantileBins([0.5, 0.95, 0.99]).map(roundedOfBin);
+    const value = q === 0.95 ? p95 : roundedOfBin(sums.quantileBins([q])[0] ?? 0);
+    const { windowStart, windowEnd, key } = place(row);
+    return { windowStart, windowEnd, key, value: plainNumber(value), quantiles: { p50, p95, p99 } };
   });
 }
 
+/** By bin: there are some thousand at most, and an answer has few of them, many times. */
+const ROUNDED = new Map<number, number>();
+
 /** A sketch's value is good to 1 %: six digits say more than it knows. */
-const rounded = (value: number): number => Number(value.toPrecision(6));
+function roundedOfBin(bin: number): number {
+  let value = ROUNDED.get(bin);
+  if (value === undefined) {
+    value = Number(valueOfBin(bin).toPrecision(6));
+    ROUNDED.set(bin, value);
+  }
+  return value;
+}
