@@ -72,7 +72,7 @@ async function withTenants(tenants: number): Promise<Case> {
 async function withHistories(): Promise<Case[]> {
   const load = loadOf('growth', HISTORY_TENANTS, EVENTS);
   const cases: Case[] = [];
-  const millions = (count: number) => (count / 1e6).toFixed(1);
+  const millions = (count: number) => (count / 1e6).toFixed(2);
   for (const { days, name, counted, events, rollupRows, claimKeys } of await makeHistories(DAYS)) {
     await fillLog(await startBenchServer(`${SCRATCH}${name}`, INGEST_ONLY), load);
     cases.push({
