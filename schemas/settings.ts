@@ -156,7 +156,12 @@ const TABLE = {
     86_400,
     'Least pause between making coarse rollups again that late events have changed; reading is exact meanwhile',
   ),
-  DEDUPE_MEMORY_MB: integer(256, 1, 1e6, 'Memory for the filters of claimed keys; beyond it claims ask the database'),
+  DEDUPE_MEMORY_MB: integer(
+    512,
+    1,
+    1e6,
+    'Memory for the indexes of claimed keys, about 4 bytes each; beyond it claims ask the database',
+  ),
   DEDUPE_SEAL_KEYS: integer(
     200_000,
     16,

@@ -2,7 +2,7 @@
  * Split-block Bloom filter (Apache Parquet format, "Bloom Filter"; Putze, Sanders, Singler 2007): a key sets one bit
  * in each of the eight words of one 32-byte block, so a probe touches one cache line.
  */
-import { wordAt } from './key-table.ts';
+import type { Probe } from './probe.ts';
 
 const SALT = Int32Array.of(
   0x47b6137b,
@@ -29,12 +29,13 @@ export class BlockFilter {
     this.#blocks = words.length / WORDS;
   }
 
-  static forKeys(keys: number): BlockFilter {
-    return new BlockFilter(new Int32Array(BlockFilter.bytesFor(keys) / 4));
+  static forKeys(keys: number, bits = BITS_PER_KEY): BlockFilter {
+    return new BlockFilter(new Int32Array(BlockFilter.bytesFor(keys, bits) / 4));
   }
 
-  static bytesFor(keys: number): number {
-    return Math.max(1, Math.ceil((keys * BITS_PER_KEY) / (BLOCK_BYTES * 8))) * BLOCK_BYTES;
+  /** @param bits a key */
+  static bytesFor(keys: number, bits = BITS_PER_KEY): number {
+    return Math.max(1, Math.ceil((keys * bits) / (BLOCK_BYTES * 8))) * BLOCK_BYTES;
   }
 
   /** Little-endian words, as `bytes` gave them. */
@@ -92,38 +93,4 @@ export class BlockFilter {
 /** The key's bit in one word of the block that begins at `at`. */
 function bitOf(words: Int32Array, at: number, word: number, low: number): number {
   return ((words[at + word] as number) >>> (Math.imul(low, SALT[word] as number) >>> 27)) & 1;
-}
-
-/** Keys that filters are asked about, in ascending order of blocks: whatever its size, a filter is read in one direction. */
-export interface Probe {
-  /** the two words of each key that filters look at */
-  readonly highs: Int32Array;
-  readonly lows: Int32Array;
-  /** index of each key in the batch */
-  readonly places: Int32Array;
-  /** room for the indexes of keys that a filter looks at again */
-  readonly passed: Int32Array;
-}
-
-const BUCKET_BITS = 12;
-
-/** @param places indexes of the keys to ask about in packed `keys` */
-export function probeOf(keys: Buffer, places: Int32Array): Probe {
-  const ends = new Int32Array((1 << BUCKET_BITS) + 1);
-  const bucketOf = (place: number) => wordAt(keys, place, 2) >>> (32 - BUCKET_BITS);
-  for (const place of places) ends[bucketOf(place) + 1] = (ends[bucketOf(place) + 1] as number) + 1;
-  for (let b = 1; b < ends.length; b++) ends[b] = (ends[b] as number) + (ends[b - 1] as number);
-  const ordered = new Int32Array(places.length);
-  for (const place of places) {
-    const bucket = bucketOf(place);
-    const at = ends[bucket] as number;
-    ends[bucket] = at + 1;
-    ordered[at] = place;
-  }
-  return {
-    highs: ordered.map((place) => wordAt(keys, place, 2)),
-    lows: ordered.map((place) => wordAt(keys, place, 3)),
-    places: ordered,
-    passed: new Int32Array(ordered.length),
-  };
 }

@@ -1,10 +1,10 @@
 /**
  * The claimed keys of a shard as a log-structured set. Every batch appends a block of keys, held exactly in memory
- * until they are sealed into a sorted run; runs of one level are merged into the next. A new key costs a probe of a
- * few filters; only keys that a filter may have are looked up. Cost stays flat as the set grows.
+ * until they are sealed into a run, which is never written again: an index in memory says which of many runs may have
+ * a key, and only there it is looked up. Cost stays flat as the set grows. Where memory is short, runs are merged.
  */
 import type { ClientBase, Pool } from 'pg';
-import { BlockFilter, probeOf } from './block-filter.ts';
+import { BlockFilter } from './block-filter.ts';
 import { KeyTable, wordAt } from './key-table.ts';
 import {
   beginMerge,
@@ -17,9 +17,11 @@ import {
   sweepSlice,
 } from './merge.ts';
 import { type ClaimStats, type ClaimStore, KEY_BYTES } from './port.ts';
-import { type Candidate, findClaimed, insertRun, pagesFor, type Run, writePages } from './runs.ts';
+import { probeOf } from './probe.ts';
+import { forIndexes, printsOf, RunIndex } from './run-index.ts';
+import { type Candidate, findClaimed, insertRun, packByPage, pagesFor, type Run, writePages } from './runs.ts';
 
-/** Memory for filters, shared by all shards of a process. */
+/** Memory for indexes and filters, shared by all shards of a process. */
 export interface FilterBudget {
   readonly bytes: number;
   used: number;
@@ -29,7 +31,7 @@ export const openFilterBudget = (bytes: number): FilterBudget => ({ bytes, used:
 export interface KeySetOptions {
   /** recent keys in memory that are sealed together */
   sealKeys: number;
-  /** runs of one level that are merged into one of the next */
+  /** runs of one level, not in an index, that are merged into one of the next */
   fanout?: number;
   /** keys that one transaction of a merge handles */
   sliceKeys?: number;
@@ -47,7 +49,12 @@ const MOST_SPAN_MS = 7 * 86_400_000;
 /** Recent keys are sealed after a day even if they are few: memory follows the window, not the history. */
 const SEAL_AFTER_MS = 86_400_000;
 
-/** Opens the set of a shard: recent keys and filters come into memory. */
+/** Keys of one index: so many expire together, in the end. */
+const MOST_INDEXED = 1 << 24;
+/** Runs of the smallest index, where they are full. */
+const LEAST_RUNS = 4;
+
+/** Opens the set of a shard: recent keys, indexes and filters come into memory. */
 export async function openKeySet(pool: Pool, shard: number, options: KeySetOptions): Promise<ClaimStore> {
   const set = new KeySet(shard, options);
   await set.load(pool);
@@ -64,6 +71,8 @@ class KeySet implements ClaimStore {
   #oldest = Number.POSITIVE_INFINITY;
   #newest = Number.NEGATIVE_INFINITY;
   #runs: Run[] = [];
+  /** the last one takes further runs */
+  #indexes: RunIndex<Run>[] = [];
   #merge: Merge | undefined;
   #garbage: Garbage[] = [];
   #nextRun = 1;
@@ -85,25 +94,28 @@ class KeySet implements ClaimStore {
       oldest: Date;
       newest: Date;
       garbage: boolean;
+      printed: boolean;
     }>(
-      'SELECT run::float8 AS run, level, keys::float8 AS keys, pages, oldest, newest, garbage FROM dedupe_runs WHERE shard = $1 ORDER BY run',
+      `SELECT run::float8 AS run, level, keys::float8 AS keys, pages, oldest, newest, garbage, prints IS NOT NULL AS printed
+       FROM dedupe_runs WHERE shard = $1 ORDER BY run`,
       [this.#shard],
     );
-    for (const { garbage, ...row } of runs) {
-      const run: Run = { ...row, oldest: row.oldest.getTime(), newest: row.newest.getTime(), filter: null };
+    let toIndex = runs.reduce((sum, { printed, keys }) => sum + (printed ? keys : 0), 0);
+    for (const { garbage, printed, ...row } of runs) {
+      const { oldest, newest } = row;
+      const run: Run = { ...row, oldest: oldest.getTime(), newest: newest.getTime(), filter: null, index: null };
       this.#nextRun = Math.max(this.#nextRun, run.run + 1);
       // Also a merge that was cut off: it begins anew.
       if (garbage) {
         this.#garbage.push({ run: run.run, pages: run.pages, page: 0 });
         continue;
       }
-      if (this.#mayCache(row.keys)) {
-        const { rows } = await pool.query<{ filter: Buffer }>(
-          'SELECT filter FROM dedupe_runs WHERE shard = $1 AND run = $2',
-          [this.#shard, run.run],
-        );
-        if (rows[0] !== undefined) this.#cache(run, BlockFilter.fromBytes(rows[0].filter));
-      }
+      if (printed) {
+        const index = this.#indexFor(run.keys, toIndex);
+        if (index !== undefined) this.#index(run, index, await this.#read(pool, 'prints', run));
+        toIndex -= run.keys;
+      } else if (this.#mayCache(BlockFilter.bytesFor(run.keys)))
+        this.#cache(run, BlockFilter.fromBytes(await this.#read(pool, 'filter', run)));
       this.#runs.push(run);
     }
     const { rows: blocks } = await pool.query<{ claimed_at: Date; keys: Buffer }>(
@@ -111,6 +123,15 @@ class KeySet implements ClaimStore {
       [this.#shard],
     );
     for (const { claimed_at: at, keys } of blocks) this.#remember(keys, keys.length / KEY_BYTES, at.getTime());
+  }
+
+  async #read(pool: Pool, column: 'prints' | 'filter', { run }: Run): Promise<Buffer> {
+    const { rows } = await pool.query<{ bytes: Buffer }>(
+      `SELECT ${column} AS bytes FROM dedupe_runs WHERE shard = $1 AND run = $2`,
+      [this.#shard, run],
+    );
+    if (rows[0] === undefined) throw new Error(`run ${run} of shard ${this.#shard} has gone`);
+    return rows[0].bytes;
   }
 
   async claim(database: Pool | ClientBase, keys: Buffer, count: number): Promise<Uint8Array> {
@@ -128,12 +149,14 @@ class KeySet implements ClaimStore {
       fresh[i] = 1;
       places[size++] = i;
     }
-    // Run by run, not key by key: the reads of one filter are near each other, and do not wait for each other.
+    // Index by index, not key by key: the reads of one are near each other, and do not wait for each other.
     const probe = probeOf(keys, places.subarray(0, size));
     const candidates: Candidate[] = [];
+    const ask = (at: number, run: Run) => candidates.push({ key: probe.places[at] as number, run });
+    const coarse = forIndexes(probe);
+    for (const index of this.#indexes) index.mayHave(coarse, ask);
     for (const run of this.#runs)
-      for (const at of run.filter?.mayHave(probe) ?? probe.places.keys())
-        candidates.push({ key: probe.places[at] as number, run });
+      if (run.index === null) for (const at of run.filter?.mayHave(probe) ?? probe.places.keys()) ask(at, run);
     this.#lookups += candidates.length;
     for (const key of await findClaimed(database, this.#shard, keys, candidates)) fresh[key] = 0;
     return fresh;
@@ -182,7 +205,10 @@ class KeySet implements ClaimStore {
 
   /** The oldest runs of the lowest level that has enough of them. */
   #mergeable(): Run[] | undefined {
-    const byLevel = Map.groupBy(this.#runs, (run) => run.level);
+    const byLevel = Map.groupBy(
+      this.#runs.filter((run) => run.index === null),
+      (run) => run.level,
+    );
     for (const level of [...byLevel.keys()].sort((a, b) => a - b)) {
       const runs = (byLevel.get(level) ?? []).slice(0, this.#options.fanout);
       if (runs.length < this.#options.fanout) continue;
@@ -226,8 +252,7 @@ class KeySet implements ClaimStore {
   }
 
   async #seal(client: ClientBase): Promise<() => void> {
-    const sorted = this.#recent.sorted();
-    const keys = sorted.length / KEY_BYTES;
+    const { words, size: keys } = this.#recent;
     const run: Run = {
       run: this.#nextRun++,
       level: 0,
@@ -236,14 +261,15 @@ class KeySet implements ClaimStore {
       oldest: this.#oldest,
       newest: this.#newest,
       filter: null,
+      index: null,
     };
-    const filter = BlockFilter.forKeys(keys);
-    for (let i = 0; i < keys; i++) filter.add(wordAt(sorted, i, 2), wordAt(sorted, i, 3));
-    await writePages(client, this.#shard, run.run, run.pages, sorted);
-    await insertRun(client, this.#shard, run, filter.bytes(), false);
+    const prints = printsOf(words, keys);
+    await writePages(client, this.#shard, run.run, run.pages, packByPage(words, run.pages));
+    await insertRun(client, this.#shard, run, prints);
     await client.query('DELETE FROM dedupe_blocks WHERE shard = $1', [this.#shard]);
     return () => {
-      this.#cache(run, filter);
+      const index = this.#indexFor(keys, keys);
+      if (index !== undefined) this.#index(run, index, prints);
       this.#runs.push(run);
       this.#recent.clear();
       this.#oldest = Number.POSITIVE_INFINITY;
@@ -288,19 +314,52 @@ class KeySet implements ClaimStore {
     this.#runs = this.#runs.filter((run) => !runs.includes(run));
   }
 
-  #mayCache(keys: number): boolean {
-    return this.#options.budget.used + BlockFilter.bytesFor(keys) <= this.#options.budget.bytes;
+  #mayCache(bytes: number): boolean {
+    return this.#options.budget.used + bytes <= this.#options.budget.bytes;
+  }
+
+  /**
+   * The index that takes a run of so many keys: the last one, or a new one as large as all that there are, so that
+   * they stay few. Undefined where memory does not allow it.
+   * @param expected keys that are known to come to it
+   */
+  #indexFor(keys: number, expected: number): RunIndex<Run> | undefined {
+    const last = this.#indexes.at(-1);
+    if (last?.hasRoom(keys)) return last;
+    const { budget, sealKeys } = this.#options;
+    const indexed = this.#indexes.reduce((sum, index) => sum + index.capacity, 0);
+    let capacity = Math.max(keys, Math.min(MOST_INDEXED, Math.max(expected, indexed, sealKeys * LEAST_RUNS)));
+    // As much as there is room for.
+    while (capacity > keys && !this.#mayCache(RunIndex.bytesFor(capacity)))
+      capacity = Math.max(keys, Math.floor(capacity / 2));
+    if (!this.#mayCache(RunIndex.bytesFor(capacity))) return undefined;
+    const index = new RunIndex<Run>(capacity);
+    budget.used += index.byteLength;
+    this.#indexes.push(index);
+    return index;
+  }
+
+  #index(run: Run, index: RunIndex<Run>, prints: Buffer): void {
+    index.add(run, prints);
+    run.index = index;
   }
 
   #cache(run: Run, filter: BlockFilter): void {
-    if (this.#options.budget.used + filter.byteLength > this.#options.budget.bytes) return;
+    if (!this.#mayCache(filter.byteLength)) return;
     run.filter = filter;
     this.#options.budget.used += filter.byteLength;
   }
 
   #uncache(run: Run): void {
-    if (run.filter !== null) this.#options.budget.used -= run.filter.byteLength;
+    const { filter, index } = run;
+    if (filter !== null) this.#options.budget.used -= filter.byteLength;
+    index?.forget(run);
+    if (index?.isEmpty) {
+      this.#options.budget.used -= index.byteLength;
+      this.#indexes = this.#indexes.filter((other) => other !== index);
+    }
     run.filter = null;
+    run.index = null;
   }
 
   stats(): ClaimStats {
@@ -308,7 +367,10 @@ class KeySet implements ClaimStore {
       recent: this.#recent.size,
       runs: this.#runs.length,
       sealed: this.#runs.reduce((sum, run) => sum + run.keys, 0),
-      filterBytes: this.#runs.reduce((sum, run) => sum + (run.filter?.byteLength ?? 0), 0),
+      filterBytes: [...this.#indexes, ...this.#runs.map((run) => run.filter)].reduce(
+        (sum, filter) => sum + (filter?.byteLength ?? 0),
+        0,
+      ),
       lookups: this.#lookups,
     };
   }

@@ -26,6 +26,11 @@ export class KeyTable {
     this.#mask = slots - 1;
   }
 
+  /** Four words a key, in the order in which they came: valid until the next change. */
+  get words(): Int32Array {
+    return this.#words.subarray(0, this.size * 4);
+  }
+
   /** Whether the key whose four words are given is in the set. */
   has(a: number, b: number, c: number, d: number): boolean {
     return this.#slots[this.#find(a, b, c, d)] !== 0;
@@ -77,46 +82,6 @@ export class KeyTable {
     this.size = 0;
     for (let at = 0; at < count * 4; at += 4)
       this.add(old[at] as number, old[at + 1] as number, old[at + 2] as number, old[at + 3] as number);
-  }
-
-  /** All keys, packed, in ascending order of their bytes. */
-  sorted(): Buffer {
-    const words = this.#words;
-    const count = this.size;
-    // Leading word above, place below: the numbers sort without a comparison of ours (typed arrays are little-endian here).
-    const order = new BigUint64Array(count);
-    const halves = new Uint32Array(order.buffer);
-    for (let i = 0; i < count; i++) {
-      halves[i * 2] = i;
-      halves[i * 2 + 1] = words[i * 4] as number;
-    }
-    order.sort();
-    // Keys that share the leading word are a handful: each is moved down to its place among them.
-    const isAfter = (x: number, y: number) => {
-      for (let w = 1; w < 4; w++) {
-        const difference = ((words[x * 4 + w] as number) >>> 0) - ((words[y * 4 + w] as number) >>> 0);
-        if (difference !== 0) return difference > 0;
-      }
-      return false;
-    };
-    for (let i = 1; i < count; i++)
-      for (
-        let j = i;
-        j > 0 &&
-        halves[j * 2 + 1] === halves[j * 2 - 1] &&
-        isAfter(halves[j * 2 - 2] as number, halves[j * 2] as number);
-        j--
-      ) {
-        const low = halves[j * 2] as number;
-        halves[j * 2] = halves[j * 2 - 2] as number;
-        halves[j * 2 - 2] = low;
-      }
-    const packed = Buffer.allocUnsafe(count * KEY_BYTES);
-    for (let i = 0; i < count; i++) {
-      const from = (halves[i * 2] as number) * 4;
-      for (let w = 0; w < 4; w++) packed.writeInt32BE(words[from + w] as number, i * KEY_BYTES + w * 4);
-    }
-    return packed;
   }
 }
 

@@ -1,8 +1,8 @@
 import type { ClientBase } from 'pg';
 import { BlockFilter } from './block-filter.ts';
-import { KeyTable, wordAt } from './key-table.ts';
+import { wordAt } from './key-table.ts';
 import { KEY_BYTES } from './port.ts';
-import { insertRun, pageOf, pagesFor, type Run, writePages } from './runs.ts';
+import { insertRun, packByPage, pageOf, pagesFor, type Run, writePages } from './runs.ts';
 
 /** Keys that a sweep deletes with one page: pages are cheaper to delete than to merge. */
 const KEYS_PER_SWEPT_PAGE = 16;
@@ -12,7 +12,8 @@ const READ_RANGE = `
   SELECT p.keys FROM unnest($2::bigint[], $3::int[], $4::int[]) AS r(run, first, last)
   JOIN dedupe_pages AS p ON p.shard = $1 AND p.run = r.run AND p.page BETWEEN r.first AND r.last`;
 const PUBLISH = 'UPDATE dedupe_runs SET garbage = false, filter = $3 WHERE shard = $1 AND run = $2';
-const DISCARD = "UPDATE dedupe_runs SET garbage = true, filter = '' WHERE shard = $1 AND run = ANY ($2::bigint[])";
+const DISCARD =
+  'UPDATE dedupe_runs SET garbage = true, filter = NULL, prints = NULL WHERE shard = $1 AND run = ANY ($2::bigint[])';
 const DELETE_PAGES = 'DELETE FROM dedupe_pages WHERE shard = $1 AND run = $2 AND page >= $3 AND page < $4';
 const DELETE_RUN = 'DELETE FROM dedupe_runs WHERE shard = $1 AND run = $2';
 
@@ -23,7 +24,6 @@ export interface Merge {
   readonly filter: BlockFilter;
   /** keys of the merged run in one slice */
   readonly sliceKeys: number;
-  readonly keys: KeyTable;
   /** first page of `into` that is not written yet */
   page: number;
 }
@@ -53,16 +53,17 @@ export async function beginMerge(
     oldest: Math.min(...from.map((one) => one.oldest)),
     newest: Math.max(...from.map((one) => one.newest)),
     filter: null,
+    index: null,
   };
-  await insertRun(client, shard, into, Buffer.alloc(0), true);
-  return { from, into, filter: BlockFilter.forKeys(keys), sliceKeys, keys: new KeyTable(sliceKeys * 2), page: 0 };
+  await insertRun(client, shard, into, null);
+  return { from, into, filter: BlockFilter.forKeys(keys), sliceKeys, page: 0 };
 }
 
 export const isMerged = ({ page, into }: Merge): boolean => page >= into.pages;
 
 /** Writes the next pages of the merged run, and fills its filter. @returns what to do when it is committed */
 export async function mergeSlice(client: ClientBase, shard: number, merge: Merge): Promise<() => void> {
-  const { from, into, filter, keys, sliceKeys } = merge;
+  const { from, into, filter, sliceKeys } = merge;
   const firstPage = merge.page;
   const lastPage = Math.min(into.pages, firstPage + Math.max(1, Math.floor((sliceKeys / into.keys) * into.pages))) - 1;
   // The slice's key space, in leading words; old pages at its edges overlap and are cut below.
@@ -78,18 +79,17 @@ export async function mergeSlice(client: ClientBase, shard: number, merge: Merge
       from.map((run) => Math.min(run.pages - 1, pageOf(high, run.pages) + 1)),
     ],
   });
-  keys.clear();
+  const words = new Int32Array(rows.reduce((sum, row) => sum + row.keys.length, 0) / 4);
+  let count = 0;
   for (const { keys: page } of rows)
     for (let i = 0; i < page.length / KEY_BYTES; i++) {
-      const leading = wordAt(page, i, 0);
-      const target = pageOf(leading, into.pages);
+      const target = pageOf(wordAt(page, i, 0), into.pages);
       if (target < firstPage || target > lastPage) continue;
-      const high = wordAt(page, i, 2);
-      const low = wordAt(page, i, 3);
-      keys.add(leading, wordAt(page, i, 1), high, low);
-      filter.add(high, low);
+      for (let w = 0; w < 4; w++) words[count * 4 + w] = wordAt(page, i, w);
+      filter.add(words[count * 4 + 2] as number, words[count * 4 + 3] as number);
+      count++;
     }
-  await writePages(client, shard, into.run, into.pages, keys.sorted());
+  await writePages(client, shard, into.run, into.pages, packByPage(words.subarray(0, count * 4), into.pages));
   return () => {
     merge.page = lastPage + 1;
   };

@@ -2,6 +2,9 @@ import { hash } from 'node:crypto';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type ClaimStore, openFilterBudget, openKeySet } from '../../processors/dedupe/index.ts';
+import { probeOf } from '../../processors/dedupe/probe.ts';
+import { forIndexes, printsOf, RunIndex } from '../../processors/dedupe/run-index.ts';
+import type { Run } from '../../processors/dedupe/runs.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 
 let database: TestDatabase;
@@ -13,7 +16,7 @@ afterAll(() => database.drop());
 const keyOf = (n: number): Buffer => hash('sha256', String(n), 'buffer').subarray(0, 16);
 const DAY = 86_400_000;
 
-test('P2: claims equal a plain set, through seals, merges, failed batches, reloads and without memory for filters', async () => {
+test('P2: claims equal a plain set, through seals, merges, failed batches, and reloads with more or less memory', async () => {
   const step = fc.oneof(
     {
       weight: 8,
@@ -31,9 +34,10 @@ test('P2: claims equal a plain set, through seals, merges, failed batches, reloa
   await fc.assert(
     fc.asyncProperty(
       fc.array(step, { minLength: 20, maxLength: 60, size: 'max' }),
-      fc.constantFrom(0, 1 << 20),
+      // None, an index of some runs, enough: what one opening had in an index, the next may have to merge.
+      fc.infiniteStream(fc.constantFrom(0, 1_000, 1 << 20)),
       fc.constantFrom(8, 1000),
-      async (steps, filterBytes, sliceKeys) => {
+      async (steps, memory, sliceKeys) => {
         const { pool } = database;
         await pool.query('TRUNCATE dedupe_blocks, dedupe_runs, dedupe_pages');
         const open = () =>
@@ -42,7 +46,7 @@ test('P2: claims equal a plain set, through seals, merges, failed batches, reloa
             fanout: 3,
             sliceKeys,
             windowMs: 35 * DAY,
-            budget: openFilterBudget(filterBytes),
+            budget: openFilterBudget(memory.next().value),
             now: () => 1_000,
           });
         const model = new Set<number>();
@@ -118,6 +122,29 @@ test('P2: bytes that stand across two keys of a page are no key', async () => {
   }
 });
 
+test('P1, P2: keys chosen so that they crowd into one page are sealed, merged and found', async () => {
+  const { pool } = database;
+  await pool.query('TRUNCATE dedupe_blocks, dedupe_runs, dedupe_pages');
+  const set = await openKeySet(pool, 1, {
+    sealKeys: 1_000,
+    fanout: 2,
+    windowMs: 35 * DAY,
+    budget: openFilterBudget(0),
+    now: () => 1_000,
+  });
+  const client = await pool.connect();
+  const keys = Buffer.concat(
+    Array.from({ length: 2_000 }, (_, n) => Buffer.concat([Buffer.alloc(4), keyOf(n).subarray(4)])),
+  );
+  for (const half of [keys.subarray(0, keys.length / 2), keys.subarray(keys.length / 2)]) {
+    set.add(half, 1_000);
+    await set.maintain(client, async () => undefined, 1_000);
+  }
+  client.release();
+  expect(set.stats()).toMatchObject({ recent: 0, runs: 1, sealed: 2_000 });
+  expect((await set.claim(pool, keys, 2_000)).includes(1)).toBe(false);
+});
+
 test('P2, P13: keys are remembered for the window and then forgotten', async () => {
   const { pool } = database;
   await pool.query('TRUNCATE dedupe_blocks, dedupe_runs, dedupe_pages');
@@ -146,4 +173,58 @@ test('P2, P13: keys are remembered for the window and then forgotten', async () 
   );
   expect(rows[0]).toEqual({ pages: 0, runs: 0 });
   client.release();
+});
+
+test('P2: an index of runs names the run of every key that it was given, whatever their words, and no run that it forgot', () => {
+  // Words that meet in a cell, in a place, in what is kept of them; at the edges of their range, and anywhere.
+  const word = fc.oneof(fc.constantFrom(0, 1, 15, 16, -1, -16, 0x7fffffff, -0x80000000, 0x0fffffff), fc.integer());
+  const key = fc.tuple(fc.integer(), fc.integer(), word, word);
+  fc.assert(
+    fc.property(
+      fc.array(fc.array(key, { minLength: 1, maxLength: 300 }), { minLength: 1, maxLength: 4 }),
+      (batches) => {
+        const index = new RunIndex<Run>(batches.flat().length);
+        const runs = batches.map((keys, run): Run => {
+          return { run, level: 0, keys: keys.length, pages: 1, oldest: 0, newest: 0, filter: null, index };
+        });
+        batches.forEach((keys, i) => {
+          expect(index.hasRoom(keys.length)).toBe(true);
+          index.add(runs[i] as Run, printsOf(Int32Array.from(keys.flat()), keys.length));
+        });
+        expect(index.hasRoom(1)).toBe(false);
+        for (const [i, keys] of batches.entries()) {
+          const packed = Buffer.from(Int32Array.from(keys.flat()).buffer).swap32();
+          const probe = forIndexes(probeOf(packed, Int32Array.from(keys.keys())));
+          const ask = () => {
+            const named = keys.map(() => new Set<Run>());
+            index.mayHave(probe, (at, run) => named[probe.places[at] as number]?.add(run));
+            return named;
+          };
+          for (const named of ask()) expect(named).toContain(runs[i]);
+          index.forget(runs[i] as Run);
+          for (const named of ask()) expect(named).not.toContain(runs[i]);
+        }
+        expect(index.isEmpty).toBe(true);
+      },
+    ),
+  );
+  // Places so fine that every bit that places a key counts.
+  const index = new RunIndex<Run>(1 << 24);
+  const keys = Buffer.concat(Array.from({ length: 4_000 }, (_, n) => keyOf(n)));
+  const words = new Int32Array(new Uint8Array(Buffer.from(keys).swap32()).buffer);
+  index.add(
+    { run: 1, level: 0, keys: 4_000, pages: 1, oldest: 0, newest: 0, filter: null, index },
+    printsOf(words, 4_000),
+  );
+  const named = new Set<number>();
+  index.mayHave(
+    forIndexes(
+      probeOf(
+        keys,
+        Int32Array.from({ length: 4_000 }, (_, n) => n),
+      ),
+    ),
+    (at) => named.add(at),
+  );
+  expect(named.size).toBe(4_000);
 });
