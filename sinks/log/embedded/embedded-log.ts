@@ -18,6 +18,7 @@ import {
 } from '../port.ts';
 import { type BlockKey, blockSize, encodeBlock } from './blocks.ts';
 import { type EmbeddedLogOptions, type Environment, endOf, keyOffset } from './environment.ts';
+import { outliveFailedCommits } from './failed-commits.ts';
 import { joinGroup } from './membership.ts';
 import { PartitionCursor } from './partition-cursor.ts';
 
@@ -40,6 +41,7 @@ const MOST_KEPT_BYTES = 2 << 20;
  */
 export async function openEmbeddedLog(options: EmbeddedLogOptions): Promise<EventLog> {
   mkdirSync(options.directory, { recursive: true });
+  outliveFailedCommits();
   const settings = { ...DEFAULTS, ...options };
   const root = open({
     path: options.directory,
