@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { TidemarkError } from '../schemas/index.ts';
 import { isFrozen, ObjectMissing } from '../sinks/index.ts';
-import { withScratch } from './archive/archive-day.ts';
 import { type DayRow, daysWithFiles } from './archive/day-state.ts';
 import { fetchFile } from './archive/fetch-file.ts';
 import { readFiles } from './archive/part-file.ts';
@@ -11,6 +10,7 @@ import { pauseFor } from './archive/write-parts.ts';
 import { type Day, manifestKey, prefixOf } from './layout.ts';
 import { sha256 } from './manifest.ts';
 import type { Progress, TieringDeps } from './ports.ts';
+import { withScratch } from './scratch.ts';
 
 export interface VerifyResult extends Record<string, unknown> {
   days: number;

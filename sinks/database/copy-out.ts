@@ -7,11 +7,15 @@ const COPY_DATA = 0x64;
 const PASSED = new Set([0x48, 0x53, 0x4e, 0x41]);
 /** Bytes collected before they are handed on. */
 const BLOCK = 1 << 20;
+/** Digits of a row's length: PostgreSQL's rows of 10 MB and more are none of ours. */
+const LENGTH_DIGITS = 7;
+const [ZERO, TAB] = [0x30, 0x09];
 
 /**
  * Sends what a COPY answers to `write`, a mebibyte at a time. PostgreSQL sends a message a row; pg-copy-streams makes a
  * buffer of each and joins them again, which takes as much time as PostgreSQL takes for the rows (docs/decisions.md).
- * Format of the messages: PostgreSQL manual, "Message Formats".
+ * Each row stands behind its length in bytes, of seven digits, and a tab: so its reader can tell whether it is the row that
+ * PostgreSQL sent. Messages "will always correspond to single data rows" (PostgreSQL manual, "Message Formats").
  * @param sql `COPY … TO STDOUT`, made of constants
  * @param write gets bytes that are valid until it resolves; nothing is read from the connection meanwhile
  * @returns rows
@@ -86,7 +90,6 @@ class CopyOut implements Submittable {
   }
 
   #take(chunk: Buffer): void {
-    this.#reserve(chunk.length);
     let at = 0;
     while (at < chunk.length) {
       if (this.#left === 0) {
@@ -101,6 +104,7 @@ class CopyOut implements Submittable {
           return;
         }
         this.#left = this.#header.readUInt32BE(1) - 4;
+        if (this.#isData) this.#writeLength();
         continue;
       }
       const part = Math.min(this.#left, chunk.length - at);
@@ -110,9 +114,20 @@ class CopyOut implements Submittable {
     }
   }
 
+  #writeLength(): void {
+    this.#reserve(LENGTH_DIGITS + 1 + this.#left);
+    let rest = this.#left;
+    for (let at = this.#filled + LENGTH_DIGITS - 1; at >= this.#filled; at--) {
+      this.#block[at] = ZERO + (rest % 10);
+      rest = Math.floor(rest / 10);
+    }
+    this.#filled += LENGTH_DIGITS;
+    this.#block[this.#filled++] = TAB;
+  }
+
   #reserve(bytes: number): void {
     if (this.#filled + bytes <= this.#block.length) return;
-    const wider = Buffer.allocUnsafeSlow(this.#filled + bytes);
+    const wider = Buffer.allocUnsafeSlow(Math.max(this.#filled + bytes, 2 * this.#block.length));
     this.#block.copy(wider, 0, 0, this.#filled);
     this.#block = wider;
   }

@@ -124,7 +124,7 @@ describe('the archive', () => {
       event(`big-${i}`, { timestamp: start + i * 1_000, data: `{"filler":"${i}${filler}${i * 7919}"}` }),
     );
     await takeIn(database.pool, big, log);
-    const small = { ...deps, settings: { ...deps.settings, memoryBytes: 40e6 } };
+    const small = { ...deps, settings: { ...deps.settings, memoryBytes: 40e6, threads: 1 } };
     expect(await runArchive(small, always())).toMatchObject({ rows: 600, left: {} });
     const manifest = JSON.parse(readFileSync(join(deps.root, 'objects/events/date=2026-01-02/manifest.json'), 'utf8'));
     expect(manifest.files.length).toBeGreaterThan(1);

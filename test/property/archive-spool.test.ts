@@ -1,6 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { exactSum, readSum } from '../../tiering/archive/exact-sum.ts';
@@ -78,8 +79,9 @@ test('P9: whatever stands in a text comes through the spool as it was, and a row
   const plan = await planDay(database.pool, '2026-01-01', [], 1_000);
   const [slice] = plan.slices;
   if (slice === undefined) throw new Error('nothing planned');
-  expect(await spool(database.pool, copyOf(plan, slice), path, signal)).toBe(sent.length);
-  const totals = await withSpool(duck, path, async (found) => {
+  const spooled = await spool(database.pool, copyOf(plan, slice), path, signal);
+  expect(spooled.rows).toBe(sent.length);
+  const totals = await withSpool(duck, spooled, async (found) => {
     const rows = await duck.rows('SELECT * FROM part ORDER BY "timestamp"');
     rows.forEach((row, i) => {
       const { key, type, user, request, endpoint, message, rest } = sent[i] ?? sent[0] ?? fail();
@@ -89,18 +91,28 @@ test('P9: whatever stands in a text comes through the spool as it was, and a row
     return found;
   });
   expect(totals.rows).toBe(sent.length);
-  expect((await readSpool(duck, path)).hash).toBe(totals.hash);
+  expect((await readSpool(duck, spooled)).hash).toBe(totals.hash);
 
   const whole = readFileSync(path);
-  const place = whole.indexOf('user');
+  const letter = whole.indexOf('rest');
+  const flipped = Buffer.from(whole);
+  flipped.write('R', letter);
+  const otherDigit = Buffer.from(whole);
+  otherDigit.write('9', whole.indexOf('2026-01-01') + 3);
+  const isDamaged = async (damaged: Buffer, crc: number) => {
+    writeFileSync(path, damaged);
+    await expect(readSpool(duck, { ...spooled, crc })).rejects.toMatchObject({ code: 'archive_damaged' });
+    await expect(withSpool(duck, { ...spooled, crc }, async () => undefined)).rejects.toMatchObject({
+      code: 'archive_damaged',
+    });
+  };
+  for (const damaged of [flipped, otherDigit]) await isDamaged(damaged, spooled.crc);
+  // Also where the bytes are those that came, but DuckDB were to read them as another row.
   for (const damaged of [
     Buffer.concat([whole.subarray(0, whole.lastIndexOf('\t')), Buffer.from('\t7\n')]),
-    Buffer.concat([whole.subarray(0, place), whole.subarray(place + 1)]),
-  ]) {
-    writeFileSync(path, damaged);
-    await expect(readSpool(duck, path)).rejects.toMatchObject({ code: 'archive_damaged' });
-    await expect(withSpool(duck, path, async () => undefined)).rejects.toMatchObject({ code: 'archive_damaged' });
-  }
+    Buffer.concat([whole.subarray(0, letter), whole.subarray(letter + 1)]),
+  ])
+    await isDamaged(damaged, crc32(damaged));
 }, 120_000);
 
 function fail(): never {

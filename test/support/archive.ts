@@ -14,7 +14,7 @@ export const TEST_TIERING: TieringSettings = {
   hotDays: 90,
   partRows: 1_000,
   memoryBytes: 128e6,
-  threads: 1,
+  threads: 2,
   dutyPercent: 100,
   zstdLevel: 3,
   cacheBytes: 64e6,

@@ -2,13 +2,11 @@
  * The story of one day on its way from the database into the archive. Every step can be the last one of a process: the
  * next one goes on from what the database and the store say. Nothing leaves the database here (see drop-chunks.ts).
  */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import type { Pool } from 'pg';
 import { TidemarkError } from '../../schemas/index.ts';
 import { ObjectMissing, PreconditionFailed } from '../../sinks/index.ts';
-import { type Duck, openDuck } from '../duckdb.ts';
 import { manifestKey, SCHEMA_VERSION, tagsOf } from '../layout.ts';
 import {
   addTenants,
@@ -22,6 +20,7 @@ import {
 import { isHeld } from '../operations/holds.ts';
 import type { Progress, TieringDeps } from '../ports.ts';
 import { isUnchanged } from '../recall/check.ts';
+import { withScratch } from '../scratch.ts';
 import { type DayRow, renewDay, type StoredManifest, setCurrent, setPending, setVerified } from './day-state.ts';
 import { addTotals, areEqual, noTotals, readSpool, spool } from './part-file.ts';
 import { copyOf, planDay } from './plan.ts';
@@ -45,30 +44,27 @@ export async function archiveDay(deps: TieringDeps, claimed: DayRow, run: Progre
   if (base === row.current && !(await isUnchanged(deps.pool, row))) base = undefined;
   const plan = await planDay(deps.pool, row.day, base?.manifest.positions ?? [], deps.settings.partRows);
   if (plan.rows === 0) return row;
-  return withScratch(deps, async (scratch, duck) => {
-    const work = { deps, run, scratch, duck, row, plan };
-    const { files, tenants } = await writeParts(work);
-    const before = base?.manifest ?? emptyManifest(row.day);
-    const stored = await putManifest(
-      deps,
-      row,
-      sign({
-        ...summed(before, [...before.files, ...files]),
-        schema_version: SCHEMA_VERSION,
-        database,
-        ...successionOf(row, deps.now()),
-        tenants: addTenants(before.tenants, tenants),
-        positions: plan.positions,
-      }),
-    );
-    await tagHeld(deps, stored.manifest);
-    deps.fault?.('manifest-stored');
-    row = await setPending(deps.pool, row, stored);
-    deps.fault?.('written');
-    row = await setVerified(deps.pool, row);
-    deps.fault?.('verified');
-    return row;
-  });
+  const { files, tenants } = await writeParts({ deps, row, plan }, run);
+  const before = base?.manifest ?? emptyManifest(row.day);
+  const stored = await putManifest(
+    deps,
+    row,
+    sign({
+      ...summed(before, [...before.files, ...files]),
+      schema_version: SCHEMA_VERSION,
+      database,
+      ...successionOf(row, deps.now()),
+      tenants: addTenants(before.tenants, tenants),
+      positions: plan.positions,
+    }),
+  );
+  await tagHeld(deps, stored.manifest);
+  deps.fault?.('manifest-stored');
+  row = await setPending(deps.pool, row, stored);
+  deps.fault?.('written');
+  row = await setVerified(deps.pool, row);
+  deps.fault?.('verified');
+  return row;
 }
 
 /** A day with events of a tenant under legal hold does not expire. */
@@ -103,22 +99,6 @@ export function successionOf(row: DayRow, now: number): Pick<Manifest, 'generati
 export async function identityOf(pool: Pool): Promise<string> {
   const { rows } = await pool.query<{ id: string }>('SELECT id FROM archive_identity');
   return rows[0]?.id ?? '';
-}
-
-/** Runs `work` with a folder of its own and a DuckDB, both gone afterwards. */
-export async function withScratch<T>(
-  { scratch, settings }: Pick<TieringDeps, 'scratch' | 'settings'>,
-  work: (folder: string, duck: Duck) => Promise<T>,
-): Promise<T> {
-  await mkdir(scratch, { recursive: true });
-  const folder = await mkdtemp(join(scratch, 'day-'));
-  const duck = await openDuck({ scratch: folder, ...settings, isWriter: true });
-  try {
-    return await work(folder, duck);
-  } finally {
-    await duck.close();
-    await rm(folder, { recursive: true, force: true });
-  }
 }
 
 /** A manifest with other files: what follows from them. */
@@ -169,12 +149,13 @@ async function verifyAgain(deps: TieringDeps, row: DayRow, run: Progress): Promi
   // Rows that came since belong to the next generation.
   const bounded = { ...plan, starts, positions: pending.positions };
   await withScratch(deps, async (scratch, duck) => {
-    const path = join(scratch, 'spool');
     const [sent, stored] = [noTotals(), noTotals()];
     const renew = () => renewDay(deps.pool, row, deps.settings.leaseMs);
     for (const slice of plan.slices) {
-      await spool(deps.pool, copyOf(bounded, slice), path, run.signal);
-      addTotals(sent, await readSpool(duck, path));
+      addTotals(
+        sent,
+        await readSpool(duck, await spool(deps.pool, copyOf(bounded, slice), join(scratch, 'spool'), run.signal)),
+      );
       await renew();
     }
     for (const file of files) {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
+import { crc32 } from 'node:zlib';
 import type { DuckDBValue } from '@duckdb/node-api';
 import type { Pool } from 'pg';
 import { TidemarkError } from '../../schemas/index.ts';
@@ -30,20 +31,33 @@ export interface SpoolTotals extends Totals {
   sums: Record<string, TenantTotals>;
 }
 
+/** Rows of a COPY in a file. */
+export interface Spool {
+  path: string;
+  rows: number;
+  /** of its bytes as they came */
+  crc: number;
+}
+
 /**
  * Streams the answer of a COPY into a file; memory is a mebibyte and some socket buffers.
- * @param sql a COPY … TO STDOUT made of constants @returns rows
+ * @param sql a COPY … TO STDOUT made of constants
  */
-export async function spool(pool: Pool, sql: string, path: string, signal: AbortSignal): Promise<number> {
+export async function spool(pool: Pool, sql: string, path: string, signal: AbortSignal): Promise<Spool> {
   const client = await pool.connect();
   const file = await open(path, 'w');
   let broken: Error | undefined;
   try {
     // Workers would make rows that one process has to send: more work in all, and more of it at once.
     await client.query('BEGIN READ ONLY; SET LOCAL max_parallel_workers_per_gather = 0');
-    const rows = await copyOutOf(client, sql, (bytes) => file.appendFile(bytes), signal);
+    let crc = 0;
+    const write = (bytes: Buffer) => {
+      crc = crc32(bytes, crc);
+      return file.appendFile(bytes);
+    };
+    const rows = await copyOutOf(client, sql, write, signal);
     await client.query('COMMIT');
-    return rows;
+    return { path, rows, crc };
   } catch (error) {
     // A COPY that was broken off leaves the connection in the middle of it.
     broken = error instanceof Error ? error : new Error(String(error));
@@ -52,6 +66,13 @@ export async function spool(pool: Pool, sql: string, path: string, signal: Abort
     client.release(broken);
     await file.close();
   }
+}
+
+/** @throws TidemarkError `archive_damaged` unless the file still holds what came */
+async function requireIntact({ path, crc }: Spool): Promise<void> {
+  let found = 0;
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) found = crc32(chunk, found);
+  if (found !== crc) throw new TidemarkError('archive_damaged', DIFFERS);
 }
 
 /** A spool as DuckDB reads it; what PostgreSQL escaped is still escaped. */
@@ -73,16 +94,20 @@ async function whole<T>(work: Promise<T>): Promise<T> {
 }
 
 /** What a spool holds, without a copy of it in memory. @throws TidemarkError `archive_damaged` when a row is not what PostgreSQL sent */
-export const readSpool = async (duck: Duck, path: string): Promise<Totals> =>
-  toTotals(await whole(duck.rows(totalsOf(`(${archivedRows(read(path))})`))));
+export async function readSpool(duck: Duck, spooled: Spool): Promise<Totals> {
+  const totals = toTotals(await whole(duck.rows(totalsOf(`(${archivedRows(read(spooled.path))})`))));
+  await requireIntact(spooled);
+  return totals;
+}
 
 /**
  * Runs `work` with what a spool adds up to, while its rows stand in DuckDB's table `part`, sorted by tenant and time.
  * @throws TidemarkError `archive_damaged` when a row is not what PostgreSQL sent
  */
-export async function withSpool<T>(duck: Duck, path: string, work: (totals: SpoolTotals) => Promise<T>): Promise<T> {
+export async function withSpool<T>(duck: Duck, spooled: Spool, work: (totals: SpoolTotals) => Promise<T>): Promise<T> {
   try {
-    await whole(duck.run(`CREATE TABLE part AS ${archivedRows(read(path))} ${IN_ORDER}`));
+    await whole(duck.run(`CREATE TABLE part AS ${archivedRows(read(spooled.path))} ${IN_ORDER}`));
+    await requireIntact(spooled);
     const sums: Record<string, TenantTotals> = {};
     for (const row of await duck.rows(sumsOf('part')))
       sums[String(row.tenant_id)] = {

@@ -8,72 +8,45 @@ import { exactSum } from './exact-sum.ts';
 
 interface SpoolColumn {
   name: string;
-  /** DuckDB's type */
-  type: 'VARCHAR' | 'TIMESTAMP' | 'INTEGER' | 'BIGINT';
   /** PostgreSQL's expression, of event `e`, tenant `t` and partition `p` */
   source: string;
-  /** of a type that is no text in PostgreSQL: it has no escapes, and its length is that of its text form */
-  isNumber?: boolean;
+  /** may hold what COPY escapes */
+  isText?: boolean;
 }
 
 /** Columns of the spool, in order. Attributes are `a_…`; what has no column of its own is `rest`, a JSON object. */
 const SPOOLED: readonly SpoolColumn[] = [
-  { name: 'tenant_id', type: 'VARCHAR', source: 'e.tenant_id', isNumber: true },
-  { name: 'customer_id', type: 'VARCHAR', source: 'coalesce(t.customer_id, e.tenant_id::text)' },
-  { name: 'idempotency_key', type: 'VARCHAR', source: 'e.idempotency_key' },
-  { name: 'source', type: 'VARCHAR', source: 'e.source' },
-  { name: 'type', type: 'VARCHAR', source: 'e.type' },
-  { name: 'timestamp', type: 'TIMESTAMP', source: `e."timestamp" AT TIME ZONE 'UTC'` },
-  { name: 'received_at', type: 'TIMESTAMP', source: `e.received_at AT TIME ZONE 'UTC'` },
-  { name: 'user_id', type: 'VARCHAR', source: 'e.user_id' },
-  { name: 'request_id', type: 'VARCHAR', source: 'e.request_id' },
-  ...ATTRIBUTE_COLUMNS.map(({ name, holds }) => ({
-    name: `a_${name}`,
-    type: 'VARCHAR' as const,
-    source: `e.${name}`,
-    isNumber: holds !== 'text',
-  })),
-  { name: 'rest', type: 'VARCHAR', source: 'e.data::text' },
-  { name: 'log_partition', type: 'INTEGER', source: 'p.partition' },
-  { name: 'log_offset', type: 'BIGINT', source: 'e.log_offset' },
+  { name: 'tenant_id', source: 'e.tenant_id' },
+  { name: 'customer_id', source: 'coalesce(t.customer_id, e.tenant_id::text)', isText: true },
+  { name: 'idempotency_key', source: 'e.idempotency_key', isText: true },
+  { name: 'source', source: 'e.source', isText: true },
+  { name: 'type', source: 'e.type', isText: true },
+  { name: 'timestamp', source: `e."timestamp" AT TIME ZONE 'UTC'` },
+  { name: 'received_at', source: `e.received_at AT TIME ZONE 'UTC'` },
+  { name: 'user_id', source: 'e.user_id', isText: true },
+  { name: 'request_id', source: 'e.request_id', isText: true },
+  ...ATTRIBUTE_COLUMNS.map(({ name, holds }) => ({ name: `a_${name}`, source: `e.${name}`, isText: holds === 'text' })),
+  { name: 'rest', source: 'e.data::text', isText: true },
+  { name: 'log_partition', source: 'p.partition' },
+  { name: 'log_offset', source: 'e.log_offset' },
 ];
+/** Columns of the spool as DuckDB reads them; the first is the row's length, as PostgreSQL's message has it. */
 export const SPOOL_COLUMNS: Readonly<Record<string, string>> = Object.fromEntries([
-  ['row_check', 'BIGINT'],
-  ...SPOOLED.map(({ name, type }) => [name, type]),
+  ['row_bytes', 'INTEGER'],
+  ...SPOOLED.map(({ name }) => [name, 'VARCHAR']),
 ]);
 
 const SUMS = ['tokens_consumed', 'duration_ms'] as const;
-/** Compared in other ways: counted and summed exactly, tenant by tenant, before the day's chunk is detached. */
-const SUMMED_UP = new Set(['tenant_id', ...SUMS.map((name) => `a_${name}`)]);
 
-/**
- * A number that PostgreSQL and DuckDB each make of a row: of its numbers, and of the lengths of its texts before they were
- * escaped and after they were read. A shifted, cut or lost column makes another one.
- */
-function checkOf(numberOf: (column: SpoolColumn) => string, lengthOf: (column: SpoolColumn) => string): string {
-  const checked = SPOOLED.filter(({ name }) => !SUMMED_UP.has(name) && name !== 'log_partition');
-  // Factors are small enough for an int's product, and the first term makes the sum a bigint.
-  return [
-    ...checked.filter(({ type }) => type !== 'VARCHAR').map((column, i) => `${2 * i + 1} * ${numberOf(column)}`),
-    ...checked.filter(({ type }) => type === 'VARCHAR').map((column, i) => `${101 * (i + 1)} * ${lengthOf(column)}`),
-  ].join(' + ');
-}
-
-const SOURCE_CHECK = checkOf(
-  ({ name, type, source }) => (type === 'BIGINT' ? source : `(date_part('epoch', e."${name}") * 1000000)::bigint`),
-  ({ source, isNumber }) => `coalesce(octet_length(${isNumber === true ? `${source}::text` : source}), -1)`,
-);
-const SPOOL_CHECK = checkOf(
-  ({ name, type }) => (type === 'BIGINT' ? name : `epoch_us("${name}")`),
-  ({ name }) => `coalesce(strlen(${name}), -1)`,
-);
+/** DuckDB: bytes of a row of which these columns were read: theirs, two for each NULL (`\\N`), one after each column. */
+const READ_BYTES = `${SPOOLED.map(({ name }) => `coalesce(strlen("${name}"), 2)`).join(' + ')} + ${SPOOLED.length}`;
 
 /**
  * PostgreSQL: rows in the order of SPOOL_COLUMNS, for COPY's text format.
  * @param source FROM and WHERE, made of constants and numbers, with events `e`, `p.partition` and `t.customer_id`
  */
 export const exportedRows = (source: string): string =>
-  `SELECT ${[SOURCE_CHECK, ...SPOOLED.map((column) => column.source)].join(', ')} ${source}`;
+  `SELECT ${SPOOLED.map((column) => column.source).join(', ')} ${source}`;
 
 /** DuckDB: a text as it was before PostgreSQL escaped it (manual: COPY, "Text Format"). */
 function unescaped(column: string): string {
@@ -83,16 +56,16 @@ function unescaped(column: string): string {
     'p',
   );
   const parts = `list_transform(string_split(${column}, '\\\\'), lambda p: ${part})`;
-  return `CASE WHEN is_plain THEN ${column} ELSE array_to_string(${parts}, '\\') END AS ${column}`;
+  return `CASE WHEN contains(${column}, '\\') THEN array_to_string(${parts}, '\\') ELSE ${column} END AS ${column}`;
 }
-const PLAIN = SPOOLED.filter(({ type, isNumber }) => type === 'VARCHAR' && isNumber !== true)
+const PLAIN = SPOOLED.filter(({ isText }) => isText)
   .map(({ name }) => unescaped(name))
   .join(', ');
 
-/** `concat` leaves out what is NULL, `||` is NULL then. */
+/** `concat_ws` leaves out what is NULL, `||` is NULL then. */
 const dataOf = (attribute: (column: AttributeColumn) => string, rest: string): string =>
-  `'{' || substr(concat(${ATTRIBUTE_COLUMNS.map((column) => `',"${column.name}":' || ${attribute(column)}`).join(', ')},
-    ',' || nullif(substr(${rest}, 2, length(${rest}) - 2), '')), 2) || '}'`;
+  `concat('{', concat_ws(',', ${ATTRIBUTE_COLUMNS.map((column) => `'"${column.name}":' || ${attribute(column)}`).join(', ')},
+    nullif(substr(${rest}, 2, length(${rest}) - 2), '')), '}')`;
 const SPOOL_DATA = dataOf(({ name, holds }) => (holds === 'text' ? `to_json(a_${name})` : `a_${name}`), 'rest');
 /** PostgreSQL: the same `data` of a row that is still in the database. */
 export const HOT_DATA = dataOf(
@@ -108,22 +81,19 @@ export const DIFFERS = 'what was spooled is not what the database sent';
 
 /**
  * DuckDB: the archive's rows of a spool, with the attributes that are summed beside them.
- * An escape makes a text longer: where lengths are PostgreSQL's already, there is none. A row that does not match its check
- * ends the statement.
+ * A row that is not as long as it was sent ends the statement.
  */
 export const archivedRows = (spool: string): string => `
   SELECT ${Object.entries(COLUMNS)
     .map(([name, type]) => `CAST(${columnOf(name)} AS ${type}) AS "${name}"`)
     .join(', ')}, ${SUMS.map((name) => `a_${name}`).join(', ')}
-  FROM (SELECT * REPLACE (${PLAIN}) FROM (SELECT *, row_check = ${SPOOL_CHECK} AS is_plain FROM ${spool}))`;
+  FROM (SELECT * REPLACE (${PLAIN}) FROM (SELECT *, row_bytes = ${READ_BYTES} AS is_whole FROM ${spool}))`;
 /** The order of a file's rows. */
 export const IN_ORDER = 'ORDER BY tenant_id, "timestamp", log_partition, log_offset';
 
 function columnOf(column: string): string {
   if (column === 'data') return SPOOL_DATA;
-  return column === 'log_offset'
-    ? `CASE WHEN is_plain OR row_check = ${SPOOL_CHECK} THEN log_offset ELSE error('${DIFFERS}') END`
-    : `"${column}"`;
+  return column === 'log_offset' ? `CASE WHEN is_whole THEN log_offset ELSE error('${DIFFERS}') END` : `"${column}"`;
 }
 /** DuckDB: the columns of a file. */
 export const FILE_COLUMNS = Object.keys(COLUMNS)

@@ -1,7 +1,7 @@
 /**
- * Rows of a planned day into files that were read back. Three things happen to a slice: PostgreSQL's answer is spooled,
- * DuckDB makes a sorted file of the spool, the file is stored and fetched again. At full duty the next slice is spooled
- * meanwhile (a processor for PostgreSQL, one for DuckDB); below it, one thing happens at a time.
+ * Rows of a planned day into files that were read back. A slice goes through three things, one after the other: PostgreSQL's
+ * answer is spooled, DuckDB makes a sorted file of the spool, the file is stored and fetched again. At full duty two slices are
+ * under way at once, each with a DuckDB of its own: while one waits for PostgreSQL or the store, the other one computes.
  */
 import { createReadStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
@@ -12,12 +12,14 @@ import type { Duck } from '../duckdb.ts';
 import { type Day, partKey, partNumber, prefixOf, tagsOf } from '../layout.ts';
 import { addTenants, type ManifestFile, type TenantTotals } from '../manifest.ts';
 import type { Progress, TieringDeps } from '../ports.ts';
+import { withScratch } from '../scratch.ts';
 import { type DayRow, renewDay } from './day-state.ts';
 import { fetchFile } from './fetch-file.ts';
 import {
   areEqual,
   digestOf,
   readFiles,
+  type Spool,
   type SpoolTotals,
   spool,
   type Totals,
@@ -26,14 +28,21 @@ import {
 } from './part-file.ts';
 import { copyOf, type DayPlan, type Slice, splitSlice } from './plan.ts';
 
-/** A day under work, and what it is done with. */
+/** Slices under way at once, at full duty. */
+const MOST_LANES = 2;
+
+/** A day under work. */
 interface Work {
   deps: TieringDeps;
-  run: Progress;
-  scratch: string;
-  duck: Duck;
   row: DayRow;
   plan: DayPlan;
+}
+
+/** The same, and what one of its slices is done with. */
+interface Lane extends Work {
+  scratch: string;
+  duck: Duck;
+  signal: AbortSignal;
 }
 
 /** Files of all slices, stored and read back; rows and sums by tenant as the database sent them. */
@@ -43,62 +52,71 @@ interface Written {
 }
 
 /** @throws TidemarkError `archive_damaged` naming the file | {LeaseLost} | {ObjectStoreUnavailable} */
-export async function writeParts(work: Work): Promise<Written> {
-  const { deps, run, row, plan } = work;
+export async function writeParts(work: Work, run: Progress): Promise<Written> {
+  const { deps, row, plan } = work;
+  const { settings } = deps;
   const written: Written = { files: [], tenants: {} };
-  const isParallel = deps.settings.dutyPercent === 100;
   const waiting = [...plan.slices];
   let next = await nextPart(deps, row.day);
   let rows = 0;
-  const finish = async (slice: Slice, path: string): Promise<void> => {
-    const part = await writeOrSplit(work, slice, path);
+  const take = async (lane: Lane, slice: Slice): Promise<void> => {
+    const part = await writeOrSplit(lane, slice, await spoolSlice(lane, slice));
+    await renewDay(deps.pool, row, settings.leaseMs);
     if (Array.isArray(part)) {
       waiting.unshift(...part);
       return;
     }
-    const file = await storePart(work, slice, part, partKey(row.day, next++));
+    const file = await storePart(lane, slice, part, partKey(row.day, next++));
     written.files.push(file);
     written.tenants = addTenants(written.tenants, part.totals.sums);
     rows += file.rows;
-    await renewDay(deps.pool, row, deps.settings.leaseMs);
+    await renewDay(deps.pool, row, settings.leaseMs);
     await run.progress({ day: row.day, rows, of: plan.rows });
   };
-  let finishing: Promise<void> = Promise.resolve();
-  try {
-    for (let n = 0; waiting.length > 0; n++) {
-      run.signal.throwIfAborted();
-      const began = performance.now();
-      const slice = waiting.shift();
-      if (slice === undefined) break;
-      const path = await spoolSlice(work, slice, `spool-${n % 2}`);
-      await renewDay(deps.pool, row, deps.settings.leaseMs);
-      await finishing;
-      finishing = finish(slice, path);
-      // Looked at in the next turn.
-      finishing.catch(() => undefined);
-      // The last one may be cut in two, which makes more to do.
-      if (!isParallel || waiting.length === 0) await finishing;
-      await pauseFor(deps, performance.now() - began, run.signal);
-    }
-  } finally {
-    await finishing.catch(() => undefined);
-  }
+  const lanes = settings.dutyPercent === 100 ? Math.min(MOST_LANES, settings.threads) : 1;
+  const share = {
+    ...settings,
+    // A DuckDB takes more than its limit: two with a third each take as much as one with all of it.
+    memoryBytes: lanes === 1 ? settings.memoryBytes : settings.memoryBytes / (lanes + 1),
+    threads: Math.ceil(settings.threads / lanes),
+  };
+  const failed = new AbortController();
+  const signal = AbortSignal.any([run.signal, failed.signal]);
+  const follow = (): Promise<void> =>
+    withScratch({ scratch: deps.scratch, settings: share }, async (scratch, duck) => {
+      for (let slice = waiting.shift(); slice !== undefined; slice = waiting.shift()) {
+        signal.throwIfAborted();
+        const began = performance.now();
+        await take({ ...work, scratch, duck, signal }, slice);
+        await pauseFor(deps, performance.now() - began, signal);
+      }
+    }).catch((error) => {
+      failed.abort(error);
+      throw error;
+    });
+  // All of them end before the first one's failure is told: none writes on behind our back.
+  const ends = await Promise.allSettled(Array.from({ length: lanes }, follow));
+  run.signal.throwIfAborted();
+  failed.signal.throwIfAborted();
+  for (const end of ends) if (end.status === 'rejected') throw end.reason;
   if (rows !== plan.rows)
     throw new TidemarkError(
       'archive_damaged',
       `${row.day}: ${rows} rows were written, the database holds ${plan.rows}`,
     );
-  return written;
+  return { ...written, files: written.files.toSorted((a, b) => a.first - b.first) };
 }
 
 /** The rows of a slice in a file of the scratch folder. @throws TidemarkError `archive_damaged` */
-async function spoolSlice({ deps, run, scratch, plan }: Work, slice: Slice, name: string): Promise<string> {
-  const path = join(scratch, name);
-  const sent = await spool(deps.pool, copyOf(plan, slice), path, run.signal);
-  if (sent !== slice.rows)
-    throw new TidemarkError('archive_damaged', `PostgreSQL sent ${sent} rows of ${plan.day}, counted ${slice.rows}`);
+async function spoolSlice({ deps, scratch, signal, plan }: Lane, slice: Slice): Promise<Spool> {
+  const spooled = await spool(deps.pool, copyOf(plan, slice), join(scratch, 'spool'), signal);
+  if (spooled.rows !== slice.rows)
+    throw new TidemarkError(
+      'archive_damaged',
+      `PostgreSQL sent ${spooled.rows} rows of ${plan.day}, counted ${slice.rows}`,
+    );
   deps.fault?.('spooled');
-  return path;
+  return spooled;
 }
 
 interface Part {
@@ -109,8 +127,8 @@ interface Part {
 }
 
 /** A slice whose rows don't fit into the memory is cut in two, as often as needed. */
-async function writeOrSplit(work: Work, slice: Slice, spooled: string): Promise<Part | Slice[]> {
-  const { deps, duck, scratch, plan } = work;
+async function writeOrSplit(lane: Lane, slice: Slice, spooled: Spool): Promise<Part | Slice[]> {
+  const { deps, duck, scratch, plan } = lane;
   const path = join(scratch, 'part.parquet');
   try {
     return await withSpool(duck, spooled, async (totals) => {
@@ -130,13 +148,13 @@ async function writeOrSplit(work: Work, slice: Slice, spooled: string): Promise<
     );
     return halves;
   } finally {
-    await rm(spooled, { force: true });
+    await rm(spooled.path, { force: true });
   }
 }
 
 /** Stores a file, and holds what the store gives back against what the database sent. */
-async function storePart(work: Work, slice: Slice, part: Part, key: string): Promise<ManifestFile> {
-  const { deps, row } = work;
+async function storePart(lane: Lane, slice: Slice, part: Part, key: string): Promise<ManifestFile> {
+  const { deps, row } = lane;
   const { totals } = part;
   await putPart(deps, key, part);
   await rm(part.path, { force: true });
@@ -152,14 +170,14 @@ async function storePart(work: Work, slice: Slice, part: Part, key: string): Pro
     topic: slice.topic,
     source_in_key: slice.sourceInKey,
   };
-  if (!areEqual(await readBack(work, file), totals))
+  if (!areEqual(await readBack(lane, file), totals))
     throw new TidemarkError('archive_damaged', `${key} does not hold what the database sent`);
   return file;
 }
 
 /** A file as the store gives it back: its bytes, and what its rows add up to. @throws TidemarkError `archive_damaged` naming it */
 export async function readBack(
-  { deps, scratch, duck }: Pick<Work, 'deps' | 'scratch' | 'duck'>,
+  { deps, scratch, duck }: Pick<Lane, 'deps' | 'scratch' | 'duck'>,
   file: ManifestFile,
 ): Promise<Totals> {
   const path = join(scratch, 'read-back.parquet');

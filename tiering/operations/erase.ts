@@ -7,15 +7,7 @@ import { join } from 'node:path';
 import type { Pool } from 'pg';
 import { TidemarkError } from '../../schemas/index.ts';
 import { isFrozen, quoteIdentifier } from '../../sinks/index.ts';
-import {
-  identityOf,
-  putManifest,
-  reconcile,
-  successionOf,
-  summed,
-  tagHeld,
-  withScratch,
-} from '../archive/archive-day.ts';
+import { identityOf, putManifest, reconcile, successionOf, summed, tagHeld } from '../archive/archive-day.ts';
 import { claimDay, type DayRow, daysWithFiles, releaseDay, setCurrent } from '../archive/day-state.ts';
 import { fetchFile } from '../archive/fetch-file.ts';
 import { digestOf, readFiles, writeParquet } from '../archive/part-file.ts';
@@ -27,6 +19,7 @@ import { addTenants, type ManifestFile, scaled, sign, type TenantTotals, unscale
 import type { Progress, TieringDeps } from '../ports.ts';
 import { openArchiveReader } from '../reading/reader.ts';
 import { frozenDays } from '../restore.ts';
+import { withScratch } from '../scratch.ts';
 import { eraseDeadLetters, findDeadLetters } from './erase-dead-letters.ts';
 import { isHeld } from './holds.ts';
 

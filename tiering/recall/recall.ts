@@ -9,7 +9,7 @@ import { setTimeout as rest } from 'node:timers/promises';
 import type { ClientBase } from 'pg';
 import { TIME_TABLES, TidemarkError } from '../../schemas/index.ts';
 import { BinaryCopy, type Chunk, copyInto, isFrozen, quoteIdentifier, withTransaction } from '../../sinks/index.ts';
-import { identityOf, reconcile, withScratch } from '../archive/archive-day.ts';
+import { identityOf, reconcile } from '../archive/archive-day.ts';
 import {
   claimDay,
   type DayRow,
@@ -34,6 +34,7 @@ import type { Manifest } from '../manifest.ts';
 import type { Progress, TieringDeps } from '../ports.ts';
 import { eventsIn, shardsOf } from '../reading/reader.ts';
 import { frozenDays } from '../restore.ts';
+import { withScratch } from '../scratch.ts';
 import { checkOf, totalsOf } from './check.ts';
 import { copyStored, writeStoredRow } from './stored-row.ts';
 
