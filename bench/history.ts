@@ -19,7 +19,6 @@ export const HISTORY_TENANTS = 50;
 /** Of a day. A key takes 16 bytes, an event and its rollups 1,000, so there are keys of more events. */
 const KEYS = 300_000;
 const WINDOW_DAYS = 35;
-const SEAL_KEYS = 1_250_000;
 const BASE = 'history';
 
 export interface History {
@@ -39,23 +38,23 @@ export async function makeHistories(numbers: readonly number[]): Promise<History
   const [day, end] = await firstDay(last);
   const made: History[] = [];
   let before = 1;
-  let keys = 0;
+  let keyDays = 0;
   for (const days of numbers) {
     const server = await startBenchServer(`${SCRATCH}${BASE}`, { ROLES: 'query' });
     const database = await openEmbeddedPostgresPool(`${SCRATCH}${BASE}`);
     const { pool } = database;
     await copyDays(pool, last, before, days);
-    const due = Math.min(days, WINDOW_DAYS) * KEYS;
-    await claimKeys(pool, due - keys);
+    const claimed = Math.min(days, WINDOW_DAYS);
+    await claimKeys(pool, keyDays, claimed);
     await pool.query('VACUUM ANALYZE');
-    const stored = { ...(await counts(pool)), claimKeys: due };
+    const stored = { ...(await counts(pool)), claimKeys: claimed * KEYS };
     await database.close();
     await server.stop();
     const name = `${BASE}-${days}`;
     await copyData(BASE, name);
     made.push({ days, name, counted: [{ ...day, tokens: day.tokens * days }, end], ...stored });
     before = days;
-    keys = due;
+    keyDays = claimed;
   }
   return made;
 }
@@ -123,18 +122,19 @@ async function copyOf(pool: pg.Pool, table: string, time: string, last: number, 
   };
 }
 
-/** Claims random keys for all shards alike, through their own seals and merges. */
-async function claimKeys(pool: pg.Pool, keys: number): Promise<void> {
+/** Claims random keys of days `from` to `to` - 1 ago, for all shards alike: a seal a day, with the upkeep that falls due. */
+async function claimKeys(pool: pg.Pool, from: number, to: number): Promise<void> {
   const { rows } = await pool.query<{ shard: number }>('SELECT shard FROM log_offsets ORDER BY shard');
   const client = await pool.connect();
+  const sealKeys = Math.round(KEYS / rows.length);
   for (const { shard } of rows) {
+    let now = 0;
     const budget = openFilterBudget(256 << 20);
-    const windowMs = WINDOW_DAYS * DAY;
-    const set = await openKeySet(pool, shard, { sealKeys: SEAL_KEYS, windowMs, budget, now: () => Date.now() });
-    for (let left = Math.round(keys / rows.length); left > 0; left -= SEAL_KEYS) {
-      const count = Math.min(SEAL_KEYS, left);
-      set.add(randomFillSync(Buffer.allocUnsafe(count * 16)), count);
-      await set.maintain(client, async () => undefined, 600_000);
+    const set = await openKeySet(pool, shard, { sealKeys, windowMs: WINDOW_DAYS * DAY, budget, now: () => now });
+    for (let day = from; day < to; day++) {
+      now = Date.now() - day * DAY;
+      set.add(randomFillSync(Buffer.allocUnsafe(sealKeys * 16)), sealKeys);
+      while (set.needsMaintenance()) await set.maintain(client, async () => undefined, 1_000);
     }
     set.close();
   }
