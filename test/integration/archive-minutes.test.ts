@@ -1,7 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { BUILTIN_METERS } from '../../metering/index.ts';
 import { type ArchivedEvents, bringMinutesBack, verifyRollups } from '../../processors/index.ts';
-import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import type { Meter, PlainEvent } from '../../schemas/index.ts';
 import {
   type ArchiveReader,
@@ -13,7 +12,7 @@ import {
   runArchive,
 } from '../../tiering/index.ts';
 import { always, makeTiering, NOW } from '../support/archive.ts';
-import { backfillJob, defineMeter } from '../support/meters.ts';
+import { answersOf, backfillJob, defineMeter } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { committed, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 import { DAY, definitions, eventOf, FIRST, voidOf } from '../support/varied-events.ts';
@@ -59,25 +58,7 @@ const recount = () => ({
 });
 const answers = async (windowSize: 'MINUTE' | 'HOUR', some = meters): Promise<unknown[]> => {
   const all: unknown[] = [];
-  for (const meter of some)
-    for (const grouped of [true, false])
-      all.push(
-        (
-          await runMeterQuery(database.pool, {
-            meter,
-            tenantIds: null,
-            from: FIRST,
-            to: FIRST + DAY,
-            windowSize,
-            windowTimeZone: 'UTC',
-            bySubject: grouped,
-            groupBy: grouped ? meter.groupBy : [],
-            filters: new Map(),
-            quantile: 0.95,
-            fillEmpty: false,
-          })
-        ).rows,
-      );
+  for (const meter of some) all.push(...(await answersOf(database.pool, meter, [FIRST, FIRST + DAY], windowSize)));
   return all;
 };
 const recall = (days = 14) =>

@@ -1,7 +1,6 @@
 import { CopyObjectCommand } from '@aws-sdk/client-s3';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { ArchivedEvents } from '../../processors/index.ts';
-import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import type { Job, Meter, PlainEvent } from '../../schemas/index.ts';
 import { openMeterCatalogue, openS3Store } from '../../sinks/index.ts';
 import {
@@ -14,7 +13,7 @@ import {
   runArchive,
 } from '../../tiering/index.ts';
 import { always, makeTiering, TEST_TIERING } from '../support/archive.ts';
-import { backfillJob, defineMeter } from '../support/meters.ts';
+import { answersOf, backfillJob, defineMeter } from '../support/meters.ts';
 import { type Moto, startMoto } from '../support/moto.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { committed, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
@@ -67,24 +66,7 @@ const define = (set: string) =>
 async function answers(meter: Meter, days = DAYS, from = FIRST): Promise<unknown[]> {
   const all: unknown[] = [];
   for (const windowSize of [...(from === FIRST ? [] : ['MINUTE' as const]), 'HOUR', 'DAY', undefined] as const)
-    for (const grouped of [true, false])
-      all.push(
-        (
-          await runMeterQuery(database.pool, {
-            meter,
-            tenantIds: null,
-            from,
-            to: FIRST + days * DAY,
-            windowSize,
-            windowTimeZone: 'UTC',
-            bySubject: grouped,
-            groupBy: grouped ? meter.groupBy : [],
-            filters: new Map(),
-            quantile: 0.95,
-            fillEmpty: false,
-          })
-        ).rows,
-      );
+    all.push(...(await answersOf(database.pool, meter, [from, FIRST + days * DAY], windowSize)));
   return all;
 }
 

@@ -1,7 +1,8 @@
 import type { Pool } from 'pg';
-import { BUILTIN_METERS, type DefinitionInput, readDefinition } from '../../metering/index.ts';
+import { BUILTIN_METERS, type DefinitionInput, readDefinition, type WindowSize } from '../../metering/index.ts';
 import { type ArchivedEvents, type BackfillDeps, createBackfillJob } from '../../processors/index.ts';
 import { createMeter } from '../../query-api/meters/definitions.ts';
+import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import type { Job, Meter } from '../../schemas/index.ts';
 import { detectEngine, openMeterCatalogue } from '../../sinks/index.ts';
 
@@ -22,6 +23,33 @@ export async function meterOf(pool: Pool, slug: string): Promise<Meter> {
   const entry = await openMeterCatalogue(pool, BUILTIN_METERS).find(slug);
   if (entry === undefined) throw new Error(`no meter ${slug}`);
   return entry.meter;
+}
+
+/** The rows of a meter's answer over a range, and those by subject and every group. Unix ms. */
+export async function answersOf(
+  pool: Pool,
+  meter: Meter,
+  [from, to]: readonly [number, number],
+  windowSize: WindowSize | undefined,
+): Promise<unknown[]> {
+  const all: unknown[] = [];
+  for (const grouped of [true, false]) {
+    const { rows } = await runMeterQuery(pool, {
+      meter,
+      tenantIds: null,
+      from,
+      to,
+      windowSize,
+      windowTimeZone: 'UTC',
+      bySubject: grouped,
+      groupBy: grouped ? meter.groupBy : [],
+      filters: new Map(),
+      quantile: 0.95,
+      fillEmpty: false,
+    });
+    all.push(rows);
+  }
+  return all;
 }
 
 /** Nothing was ever archived. */
