@@ -2,6 +2,7 @@
 import type { ClientBase } from 'pg';
 import { decimalFrom, ExactSum } from '../../metering/index.ts';
 import { uuidOf } from '../../schemas/index.ts';
+import type { RowTexts } from '../rollups/coarse-rows.ts';
 import type { Cell } from '../rollups/rollups.ts';
 import type { Row } from '../rollups/row.ts';
 import type { Counted, Share, Stretch } from './count.ts';
@@ -65,7 +66,7 @@ const MEMBERS = (table: string) => `
   ${WHERE} GROUP BY r.bucket, r.meter_id, r.shard, r.tenant_id, r.group_key`;
 const FETCH = 2_000;
 
-interface StoredRow {
+interface StoredRow extends Omit<RowTexts, 'count'> {
   bucket: number;
   meter_id: number;
   shard: number;
@@ -73,12 +74,6 @@ interface StoredRow {
   group_key: string;
   group: (string | null)[] | null;
   count: string | null;
-  sum: string | null;
-  min: string | null;
-  max: string | null;
-  last: string | null;
-  last_at: number | null;
-  last_key: string | null;
   bins: string[] | null;
   counts: string[] | null;
   levels: string[] | null;

@@ -1,5 +1,6 @@
 import type { ClientBase, Pool } from 'pg';
 import { decimalFrom } from '../../metering/index.ts';
+import type { RowTexts } from './coarse-rows.ts';
 import type { Row } from './row.ts';
 
 /**
@@ -18,14 +19,8 @@ const LOAD = (table: 'rollups_minute' | 'rollups_hour') => `
     LIMIT 1
   ) AS r`;
 
-interface StoredRow {
+interface StoredRow extends Omit<RowTexts, 'last_key'> {
   i: number;
-  count: string;
-  sum: string | null;
-  min: string | null;
-  max: string | null;
-  last: string | null;
-  last_at: number | null;
   last_key: Buffer | null;
   bins: number[] | null;
   bin_counts: number[] | null;
