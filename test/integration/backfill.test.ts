@@ -9,7 +9,7 @@ import {
   VOID_TYPE,
 } from '../../schemas/index.ts';
 import type { EventLog } from '../../sinks/index.ts';
-import { backfillJob, defineMeter, meterOf } from '../support/meters.ts';
+import { backfillJob, defineMeter, meterOf, plainQuery } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { committed, event, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 import { until } from '../support/server.ts';
@@ -69,18 +69,10 @@ const definitions = AGGREGATIONS.map((aggregation, i) => ({
 
 async function answers(meter: Meter): Promise<unknown[]> {
   const all: unknown[] = [];
-  const question = {
-    meter,
-    tenantIds: null,
-    from: BASE + 17 * 60_000,
-    to: BASE + 4 * HOUR + 23 * 60_000,
-    windowTimeZone: 'UTC',
+  const question = plainQuery(meter, [BASE + 17 * 60_000, BASE + 4 * HOUR + 23 * 60_000], {
     bySubject: true,
     groupBy: meter.groupBy,
-    filters: new Map(),
-    quantile: 0.95,
-    fillEmpty: false,
-  };
+  });
   for (const windowSize of ['MINUTE', 'HOUR', undefined] as const) {
     const { rows } = await runMeterQuery(database.pool, { ...question, windowSize });
     all.push(rows);

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import { type Meter, VOID_TYPE } from '../../schemas/index.ts';
-import { backfillJob, defineMeter } from '../support/meters.ts';
+import { backfillJob, defineMeter, plainQuery } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { committed, event, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 
@@ -28,19 +28,8 @@ const eventOf = (i: number) => {
 };
 
 async function groupsOf(meter: Meter, windowSize: 'HOUR' | undefined) {
-  const { rows } = await runMeterQuery(database.pool, {
-    meter,
-    tenantIds: null,
-    from: BASE,
-    to: BASE + 24 * 3_600_000,
-    windowSize,
-    windowTimeZone: 'UTC',
-    bySubject: true,
-    groupBy: ['path'],
-    filters: new Map(),
-    quantile: 0.95,
-    fillEmpty: false,
-  });
+  const query = plainQuery(meter, [BASE, BASE + 24 * 3_600_000], { windowSize, bySubject: true, groupBy: ['path'] });
+  const { rows } = await runMeterQuery(database.pool, query);
   const sums = new Map<string, number>();
   for (const row of rows) sums.set(row.key.join(' '), (sums.get(row.key.join(' ')) ?? 0) + Number(row.value));
   return sums;

@@ -6,7 +6,7 @@ import { mergeShards } from '../../processors/rollups/merge-shards.ts';
 import { explainPieces } from '../../query-api/meters/plan.ts';
 import { openMeterQuery, runMeterQuery } from '../../query-api/meters/run-query.ts';
 import { withTransaction } from '../../sinks/index.ts';
-import { meterOf } from '../support/meters.ts';
+import { meterOf, plainQuery } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { committed, event, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 import { until } from '../support/server.ts';
@@ -51,19 +51,8 @@ const listed = async () => {
   const { rows } = await database.pool.query<{ hour: Date }>('SELECT hour FROM unmerged_hours ORDER BY hour');
   return rows.map(({ hour }) => hour.getTime());
 };
-const tokens = async (windowSize: 'DAY' | 'HOUR', from = START, to = START + 2 * DAY) => ({
-  meter: await meterOf(database.pool, 'tokens'),
-  tenantIds: null,
-  from,
-  to,
-  windowSize,
-  windowTimeZone: 'UTC',
-  bySubject: false,
-  groupBy: [],
-  filters: new Map(),
-  quantile: 0.95,
-  fillEmpty: false,
-});
+const tokens = async (windowSize: 'DAY' | 'HOUR', from = START, to = START + 2 * DAY) =>
+  plainQuery(await meterOf(database.pool, 'tokens'), [from, to], { windowSize });
 
 test('P3: a day whose last hour passes without events has its row by day', async () => {
   sent = 0;

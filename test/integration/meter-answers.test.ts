@@ -5,6 +5,7 @@ import { openMeterQuery, rowsIn, runMeterQuery } from '../../query-api/meters/ru
 import { openSnapshot } from '../../query-api/meters/snapshot.ts';
 import { TIME_TABLES } from '../../schemas/index.ts';
 import { detectEngine } from '../../sinks/index.ts';
+import { plainQuery } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 
 const HOUR = 3_600_000;
@@ -39,20 +40,7 @@ afterAll(() => database.drop());
 const tokens = BUILTIN_METERS.find((meter) => meter.slug === 'tokens');
 const query = (more: Partial<MeterQuery> = {}): MeterQuery => {
   if (tokens === undefined) throw new Error('no meter');
-  return {
-    meter: tokens,
-    tenantIds: null,
-    from: START,
-    to: START + DAY,
-    windowSize: 'HOUR',
-    windowTimeZone: 'UTC',
-    bySubject: true,
-    groupBy: [],
-    filters: new Map(),
-    quantile: 0.95,
-    fillEmpty: false,
-    ...more,
-  };
+  return plainQuery(tokens, [START, START + DAY], { windowSize: 'HOUR', bySubject: true, ...more });
 };
 
 test('P13: an answer of any size comes in small chunks, from one snapshot', async () => {

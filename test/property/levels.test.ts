@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { WindowSize } from '../../metering/index.ts';
 import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import type { Meter } from '../../schemas/index.ts';
-import { defineMeter } from '../support/meters.ts';
+import { defineMeter, plainQuery } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { committed, event, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 import { aggregate } from '../support/recompute.ts';
@@ -88,19 +88,8 @@ test('P3, P12: PEAK and TIME_WEIGHTED_AVG of gauges and deltas equal a plain rec
           for (const aggregation of ['PEAK', 'TIME_WEIGHTED_AVG'] as const) {
             const meter = meters.get(`${aggregation} ${gauge ? 'seats' : 'delta'}`);
             if (meter === undefined) throw new Error('no meter');
-            const { rows } = await runMeterQuery(pool, {
-              meter,
-              tenantIds: null,
-              from,
-              to,
-              windowSize,
-              windowTimeZone: 'UTC',
-              bySubject: by === 'subject',
-              groupBy: by === 'plan' ? ['plan'] : [],
-              filters: new Map(),
-              quantile: 0.95,
-              fillEmpty: false,
-            });
+            const groups = { bySubject: by === 'subject', groupBy: by === 'plan' ? ['plan'] : [] };
+            const { rows } = await runMeterQuery(pool, plainQuery(meter, [from, to], { windowSize, ...groups }));
             const got = rows.map((row) => [row.windowStart, row.key[0] ?? '', row.value]);
             expect({ gauge, aggregation, rows: got.sort() }).toEqual({
               gauge,

@@ -7,7 +7,7 @@ import { openSnapshot } from '../../query-api/meters/snapshot.ts';
 import { type AttributeValue, type Meter, VOID_TYPE } from '../../schemas/index.ts';
 import { detectEngine } from '../../sinks/index.ts';
 import { always } from '../support/archive.ts';
-import { backfillJob, defineMeter, NO_ARCHIVE } from '../support/meters.ts';
+import { backfillJob, defineMeter, NO_ARCHIVE, plainQuery } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { committed, event, openTestLog, records, startProcessors } from '../support/processors.ts';
 import { until } from '../support/server.ts';
@@ -65,19 +65,8 @@ const VALUE: { [aggregation: string]: string } = {
   PERCENTILE: '(array_agg(e.duration_ms ORDER BY e.duration_ms))[1 + floor(0.95 * (count(*) - 1))::int]',
 };
 
-const queryOf = (meter: Meter, { byGroup, windowSize, from, to }: Question) => ({
-  meter,
-  tenantIds: null,
-  from,
-  to,
-  windowSize,
-  windowTimeZone: 'UTC',
-  bySubject: false,
-  groupBy: byGroup ? ['endpoint'] : [],
-  filters: new Map(),
-  quantile: 0.95,
-  fillEmpty: false,
-});
+const queryOf = (meter: Meter, { byGroup, windowSize, from, to }: Question) =>
+  plainQuery(meter, [from, to], { windowSize, groupBy: byGroup ? ['endpoint'] : [] });
 
 /** Every answer equals what the raw events of the same snapshot say. */
 async function check(meters: readonly Meter[], questions: readonly Question[]): Promise<void> {

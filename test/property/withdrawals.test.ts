@@ -4,7 +4,7 @@ import type { DefinitionInput } from '../../metering/index.ts';
 import { STEPS, type Step } from '../../processors/index.ts';
 import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import { AGGREGATIONS, type AttributeValue, type Meter, type PlainEvent, VOID_TYPE } from '../../schemas/index.ts';
-import { backfillJob, defineMeter } from '../support/meters.ts';
+import { backfillJob, defineMeter, plainQuery } from '../support/meters.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 import { event, openTestLog, records, startProcessors, TEST_SETTINGS } from '../support/processors.ts';
 import { aggregate, claimKey, type Fact } from '../support/recompute.ts';
@@ -193,19 +193,8 @@ async function compareMeter(meter: Meter, counted: readonly Record[], which: str
     [true, false].map((bySubject) => ({ windowSize, bySubject })),
   );
   for (const { windowSize, bySubject } of questions) {
-    const { rows } = await runMeterQuery(database.pool, {
-      meter,
-      tenantIds: null,
-      from,
-      to,
-      windowSize,
-      windowTimeZone: 'UTC',
-      bySubject,
-      groupBy: ['endpoint'],
-      filters: new Map(),
-      quantile: 0.95,
-      fillEmpty: false,
-    });
+    const query = plainQuery(meter, [from, to], { windowSize, bySubject, groupBy: ['endpoint'] });
+    const { rows } = await runMeterQuery(database.pool, query);
     const got = Object.fromEntries(rows.map((row) => [`${row.windowStart} ${row.key.join(' ')}`, plain(row.value)]));
     const width = windowSize === 'MINUTE' ? 60_000 : windowSize === 'HOUR' ? HOUR : to - from;
     const wanted: { [cell: string]: string } = {};

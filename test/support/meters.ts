@@ -2,6 +2,7 @@ import type { Pool } from 'pg';
 import { BUILTIN_METERS, type DefinitionInput, readDefinition, type WindowSize } from '../../metering/index.ts';
 import { type ArchivedEvents, type BackfillDeps, createBackfillJob } from '../../processors/index.ts';
 import { createMeter } from '../../query-api/meters/definitions.ts';
+import type { MeterQuery } from '../../query-api/meters/meter-query.ts';
 import { runMeterQuery } from '../../query-api/meters/run-query.ts';
 import type { Job, Meter } from '../../schemas/index.ts';
 import { detectEngine, openMeterCatalogue } from '../../sinks/index.ts';
@@ -25,28 +26,36 @@ export async function meterOf(pool: Pool, slug: string): Promise<Meter> {
   return entry.meter;
 }
 
-/** The rows of a meter's answer over a range, and those by subject and every group. Unix ms. */
+/** A meter's query over [from, to) in UTC (Unix ms), everybody in one, but for what `more` says. */
+export const plainQuery = (
+  meter: Meter,
+  [from, to]: readonly [number, number],
+  more: Partial<MeterQuery> = {},
+): MeterQuery => ({
+  meter,
+  tenantIds: null,
+  from,
+  to,
+  windowSize: undefined,
+  windowTimeZone: 'UTC',
+  bySubject: false,
+  groupBy: [],
+  filters: new Map(),
+  quantile: 0.95,
+  fillEmpty: false,
+  ...more,
+});
+
+/** The rows of a meter's answer by subject and every group, and over all. */
 export async function answersOf(
   pool: Pool,
   meter: Meter,
-  [from, to]: readonly [number, number],
+  range: readonly [number, number],
   windowSize: WindowSize | undefined,
 ): Promise<unknown[]> {
   const all: unknown[] = [];
-  for (const grouped of [true, false]) {
-    const { rows } = await runMeterQuery(pool, {
-      meter,
-      tenantIds: null,
-      from,
-      to,
-      windowSize,
-      windowTimeZone: 'UTC',
-      bySubject: grouped,
-      groupBy: grouped ? meter.groupBy : [],
-      filters: new Map(),
-      quantile: 0.95,
-      fillEmpty: false,
-    });
+  for (const groups of [{ bySubject: true, groupBy: meter.groupBy }, {}]) {
+    const { rows } = await runMeterQuery(pool, plainQuery(meter, range, { windowSize, ...groups }));
     all.push(rows);
   }
   return all;
